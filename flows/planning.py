@@ -1,0 +1,123 @@
+"""What a run would take: the figures of ``prooftune plan``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.rehearsal import Rehearsal
+from prooftune.economics import estimate, lengths
+from prooftune.models.demo import DEMO_MODEL, DEMO_REVISION, MANIFEST
+from prooftune.models.resolve import cache_dir
+from prooftune.spec import Backend, RunSpec
+from prooftune.types import SplitName
+
+STAGES = {
+    "model": "find the base model and digest it",
+    "ingest": "read the source into records",
+    "validate": "clean, de-duplicate, check with Great Expectations",
+    "split": "divide by near-duplicate group, seal the holdout",
+    "format": "write the training files",
+    "count-tokens": "count with the model's tokenizer",
+    "preflight": "check what would be trained",
+    "baselines": "prompt the base model on the holdout",
+    "advise": "stop here unless training can pay",
+    "train": "train the candidate",
+    "evaluate": "score the candidate on the holdout",
+    "gate": "decide on the paired evidence",
+    "report": "HTML report and model card",
+    "upload": "publish the files, the manifest last",
+    "register": "enter the run in the registry",
+}
+"""In order; seconds of those without an estimate are a fraction of one."""
+
+
+def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> dict[str, Any]:
+    """Return tokens, sizes, seconds by stage and cost of a run whose data stages were rehearsed."""
+    method = spec.backend.method
+    folder = local_folder(spec.backend)
+    encode = lengths.exact_encoder(folder) if folder else None
+    counted = lengths.count_lengths(splits, spec.task, method.max_length, encode or lengths.guess)
+    size = _size(spec.backend, folder)
+    gpu = shutil.which("nvidia-smi") is not None
+    gflops = estimate.measure_gflops()
+    seconds = dict(found.seconds)
+    if size and not gpu:
+        seconds |= estimate.estimate_seconds(spec, size, counted, gflops)
+    known = size is not None and not gpu
+    train = counted["train"]
+    return {
+        "name": spec.name,
+        "data": {
+            "source": spec.data.source,
+            "rows": found.figures["validate"]["rows"],
+            "kept": found.figures["validate"]["kept"],
+            "shape": found.figures["validate"]["shape"],
+            "split": found.figures["split"]["counts"],
+        },
+        "tokens": {
+            "exact": encode is not None,
+            "how": "counted with the model's tokenizer and chat template" if encode else _GUESSED,
+            **{name: asdict(split) for name, split in counted.items()},
+        },
+        "model": {
+            "name": spec.backend.model,
+            "here": folder is not None,
+            "parameters": size.parameters if size else None,
+            "trained": estimate.trained_parameters(size, method) if size else None,
+            "method": method.kind,
+        },
+        "training": {
+            "steps": estimate.training_steps(method, train.examples),
+            "epochs": method.epochs,
+            "tokens": round(train.total * method.epochs),
+        },
+        "machine": {"device": "cuda" if gpu else "cpu", "cores": estimate.cores(), "gflops": round(gflops, 1)},
+        "stages": [{"name": name, "what": what, "seconds": _rounded(seconds, name, known)} for name, what in STAGES.items()],
+        "seconds": round(sum(seconds.values()), 1) if known else None,
+        "seconds_note": None if known else (_ON_GPU if gpu else "the base model is not on this machine, so its size is not known"),
+        "cost_usd": 0.0,
+        "cost_reason": "backend.provider is local: the run uses this machine and pays no provider",
+    }
+
+
+_GUESSED = f"guessed at {lengths.CHARACTERS_PER_TOKEN} characters a token: the model's tokenizer is not on this machine yet"
+_ON_GPU = "there is a GPU, whose speed a plan does not measure; expect a small part of what CPU cores take"
+_MODEL_STAGES = ("model", "count-tokens", "preflight", "baselines", "train", "evaluate")
+
+
+def _rounded(seconds: Mapping[str, float], name: str, known: bool) -> float | None:
+    """Seconds of a stage; None where they are not known."""
+    if name in seconds:
+        return round(seconds[name], 1)
+    return 0.5 if known or name not in _MODEL_STAGES else None
+
+
+def local_folder(backend: Backend) -> Path | None:
+    """Return the folder of the base model if it is on this machine already; nothing is converted or downloaded."""
+    if backend.model == DEMO_MODEL:
+        folder = cache_dir() / "models" / f"{DEMO_MODEL}-{DEMO_REVISION}"
+        return folder if (folder / MANIFEST).is_file() else None
+    if (folder := Path(backend.model).expanduser()).is_dir():
+        return folder
+    return _in_hub_cache(backend)
+
+
+def _in_hub_cache(backend: Backend) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(backend.model, "config.json", revision=backend.revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _size(backend: Backend, folder: Path | None) -> estimate.ModelSize | None:
+    if folder and any(folder.glob("*.safetensors")):
+        return estimate.read_model_size(folder)
+    return estimate.DEMO_SIZE if backend.model == DEMO_MODEL else None

@@ -1,0 +1,57 @@
+"""Runs the main job from the command line: server, flow, progress on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prooftune.results import result_json
+from prooftune.spec import load_spec
+
+
+def run_spec(path: Path, overrides: Sequence[str] = (), *, fresh: bool = False) -> dict[str, Any]:
+    """Run ``finetune`` on a spec file in this process and return the result as JSON.
+
+    Raises:
+        ProoftuneError: as the stages raise it.
+    """
+    spec = load_spec(path, overrides)
+    from prooftune.storage.objects import open_store
+
+    open_store(spec.store).check()
+    _prepare_environment(fresh)
+    api = server_address()["api"]
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.finetune import finetune
+    from flows.terminal import live_progress
+
+    with temporary_settings({PREFECT_API_URL: api}), live_progress():
+        result = finetune(spec)
+    return result_json(result)
+
+
+def server_address() -> dict[str, Any]:
+    """Return where the configured Prefect server is, or the local one, started if need be."""
+    from flows.local_server import configured_api_url, start_server
+
+    if url := configured_api_url():
+        return {"running": True, "ui": url.removesuffix("/api"), "api": url, "local": False}
+    server = start_server(lambda: print("Starting the local Prefect server …", file=sys.stderr))  # noqa: T201 - to a person
+    return {"running": True, "ui": server.ui_url, "api": server.api_url, "local": True, "pid": server.pid}
+
+
+def _prepare_environment(fresh: bool) -> None:
+    """Set what Prefect and the libraries read at import: logs go to the UI, our own display to the terminal, telemetry nowhere."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "prooftune")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if fresh:
+        os.environ["PREFECT_TASKS_REFRESH_CACHE"] = "true"
+    logging.captureWarnings(True)

@@ -1,0 +1,1 @@
+"""From a source to sealed splits: reading, shapes, personal data, duplicates, splitting, formats, tokens."""

@@ -1,0 +1,50 @@
+"""Rows of a data set on the Hugging Face hub, as a stream: ``hf://owner/name[/config][:split]``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from prooftune.data.objects import encode_object
+from prooftune.data.streams import Flaw, Limits
+from prooftune.errors import DataError, TransientError
+
+if TYPE_CHECKING:
+    from prooftune.data.formats import Rows
+
+_NAME = re.compile(r"hf://(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?(?::(?P<split>[\w.-]+))?")
+
+
+def read_hub(source: str, limits: Limits) -> Rows:
+    """Stream the rows of a data set, numbered from 1; no code of the data set is run.
+
+    Raises:
+        DataError: for a name that is none, and a data set, configuration or split that does not exist or must be chosen.
+        TransientError: when the hub cannot be reached.
+    """
+    match = _NAME.fullmatch(source)
+    if match is None:
+        raise DataError(f"{source} is not of the form hf://owner/name, hf://owner/name/config or either with :split")
+    for number, row in enumerate(_load(source, match["id"], match["config"], match["split"]), start=1):
+        data = encode_object(row)
+        if isinstance(data, bytes) and len(data) > limits.line_bytes:
+            data = Flaw("oversized-row", f"the row has {len(data):,} bytes; a row may have at most {limits.line_bytes:,}")
+        yield number, data
+
+
+def _load(source: str, name: str, config: str | None, split: str | None):  # type: ignore[no-untyped-def]  # an iterable of datasets' own
+    import datasets
+
+    try:
+        found = datasets.load_dataset(name, config, split=split, streaming=True)
+        if split is None:
+            if len(found) != 1:
+                raise DataError(f"{source} has the splits {', '.join(found)}; name one, as in {source}:{next(iter(found))}")
+            found = next(iter(found.values()))
+        yield from found
+    except (datasets.exceptions.DatasetNotFoundError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{source} cannot be loaded: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise TransientError(f"{source}: the hub cannot be reached ({str(error).splitlines()[0]}); try again") from None

@@ -1,0 +1,1 @@
+"""Base models: where they come from (demo package, folder, hub) and how they are loaded safely."""

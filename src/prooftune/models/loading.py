@@ -1,0 +1,92 @@
+"""Loads tokenizers, base models and candidates from local folders: safetensors only, the right number format for the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prooftune.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Kind = Literal["lora", "qlora", "full"]
+
+
+def pick_device(device: str | None = None) -> str:
+    """Return ``device``, or ``cuda`` where PyTorch sees a CUDA GPU, else ``cpu``."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local model folder.
+
+    Raises:
+        ModelUnavailable: the folder has no usable tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"no usable tokenizer in {folder}: {_one_line(error)}") from error
+
+
+def load_base(folder: Path, *, kind: Kind = "lora", device: str | None = None, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load a base model for ``kind`` of training, or for inference, onto ``device`` (null = a CUDA GPU where there is one).
+
+    fp32 on CPU, where bf16 is many times slower; bf16 on CUDA, but fp32 for ``full``, whose small updates bf16 weights would swallow.
+    ``qlora``: frozen weights in NF4 with double quantisation (Dettmers et al., 2023, https://arxiv.org/abs/2305.14314).
+
+    Raises:
+        ModelUnavailable: the folder has no safetensors, or its model needs code that the spec does not trust.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = pick_device(device)
+    compute = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    quantization: dict[str, Any] = {}
+    if kind == "qlora":
+        from transformers import BitsAndBytesConfig
+
+        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": compute}
+        quantization = {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **nf4)}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32 if kind == "full" else compute,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            **quantization,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"the model in {folder} cannot be loaded: {_one_line(error)}") from error
+    return model.eval()
+
+
+def load_candidate(
+    folder: Path, trained: Path, *, kind: Kind = "lora", device: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Load what training wrote, for inference: an adapter on its base model in ``folder``, or the whole model of a ``full`` training.
+
+    Raises:
+        ModelUnavailable: ``trained`` holds neither an adapter nor a model in safetensors.
+    """
+    if (trained / "config.json").is_file():
+        return load_base(trained, kind=kind, device=device, trust_remote_code=trust_remote_code)
+    if not (trained / "adapter_model.safetensors").is_file():
+        raise ModelUnavailable(f"{trained} holds no adapter_model.safetensors; it is not an adapter that can be loaded safely")
+    from peft import PeftModel
+
+    base = load_base(folder, kind=kind, device=device, trust_remote_code=trust_remote_code)
+    return PeftModel.from_pretrained(base, trained, is_trainable=False).eval()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,164 @@
+"""Turns a run's figures into words, the same ones in the report and in the model card."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from prooftune.report.view import CANDIDATE, RunView
+from prooftune.types import Decision, Metric, Verdict
+
+TITLES: Final[dict[Verdict, str]] = {
+    "promote": "Promote the candidate",
+    "keep_baseline": "Keep the baseline",
+    "inconclusive": "Inconclusive",
+    "do_not_fine_tune": "Do not fine-tune",
+}
+_NAMES: Final = {"zero_shot": "zero-shot", "few_shot": "few-shot", CANDIDATE: "candidate", "json_valid": "JSON valid", "rouge_l": "ROUGE-L"}
+_NAMES_OF_METRICS: Final = {"macro_f1": "macro F1", "json_field_accuracy": "JSON field accuracy"}
+_KEPT_CONTROLS: Final = "\n\t\u200c\u200d"
+"""Line feed and tab lay text out; the two joiners are spelling in Persian and in emoji."""
+
+
+def name_of(name: str) -> str:
+    """Return a contestant's, a metric's or a figure's name as prose: ``few_shot`` → ``few-shot``."""
+    return _NAMES.get(name) or _NAMES_OF_METRICS.get(name) or name.replace("_", " ")
+
+
+def visible(text: str) -> str:
+    """Return the text with a placeholder such as ``⟨U+202E⟩`` for each control, bidi, invisible or lone-surrogate character."""
+    text = text.replace("\r\n", "\n")
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(f"⟨U+{ord(char):04X}⟩" if _is_hidden(char) else char for char in text)
+
+
+def _is_hidden(char: str) -> bool:
+    # Control, format (bidi and zero-width), surrogate, private use; line and paragraph separators.
+    return char not in _KEPT_CONTROLS and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+def points(share: float) -> str:
+    """Return a difference in points with its sign, ``+27.6`` for 0.276."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float) -> str:
+    """Return ``p = 0.013``, or ``p < 0.0001``."""
+    return f"p = {value:.2g}" if value >= 0.0001 else "p < 0.0001"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the unit that reads best: ``84 ms``, ``2.31 s``, ``17 min 29 s``, ``2 h 05 min``."""
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms" if seconds else "0 s"
+    if seconds < 99.95:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def number(value: object) -> str:
+    """Return a figure as text: thousands separated, floats to four significant digits, yes and no for booleans, – for nothing."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{round(value):,}" if value == round(value) or abs(value) >= 10_000 else f"{value:.4g}"
+    return str(value)
+
+
+def interval(metric: Metric) -> str:
+    """Return a metric's interval, ``0.646 to 0.727``."""
+    return f"{metric.ci_low:.3f} to {metric.ci_high:.3f}"
+
+
+def headline(view: RunView) -> str:
+    """Return the verdict's reason in one sentence."""
+    decision, metric = view.decision, name_of(view.metric)
+    if decision.difference is None:
+        return _without_candidate(view)
+    baseline, gain = name_of(decision.baseline or "the baseline"), points(decision.difference).lstrip("+")
+    required = f"{100 * view.spec.gate.min_effect:g}"
+    if decision.verdict == "promote":
+        return f"The fine-tuned candidate beats {baseline}, the best prompt, by {gain} points of {metric}."
+    if decision.verdict == "inconclusive":
+        enough = f"; about {decision.n_needed:,} would" if decision.n_needed else ""
+        if decision.difference > 0 and decision.p_value is not None and decision.p_value < view.spec.gate.alpha:
+            open_question = f"the gain of {gain} points of {metric} over {baseline} is the {required} required"
+        else:
+            open_question = f"a difference of {points(decision.difference)} points of {metric} to {baseline} is real"
+        return f"{decision.n:,} held-out examples do not settle whether {open_question}{enough}."
+    if decision.difference < 0:
+        return f"The fine-tuned candidate is {gain[1:]} points of {metric} below {baseline}, the best prompt."
+    return f"The fine-tuned candidate gains {gain} points of {metric} over {baseline}; a new model must bring {required}."
+
+
+def _without_candidate(view: RunView) -> str:
+    decision = view.decision
+    if decision.baseline and decision.baseline_value is not None and decision.baseline_value >= view.spec.task.target:
+        return (
+            f"Prompting is enough: {name_of(decision.baseline)} reaches {name_of(view.metric)} {decision.baseline_value:.3f}, "
+            f"and the target is {view.spec.task.target:g}."
+        )
+    return decision.reasons[0] if decision.reasons else "Training would not pay."
+
+
+def what_next(view: RunView) -> list[str]:
+    """Return what to do about the verdict, most useful first."""
+    decision: Decision = view.decision
+    best = name_of(decision.baseline or "the best prompt")
+    if decision.verdict == "promote":
+        return [
+            "Serve it with the code below; it needs no demonstrations in its prompt.",
+            "Read the regressions before you switch.",
+        ]
+    if decision.verdict == "keep_baseline":
+        return [
+            f"Keep prompting {view.spec.baseline.model or view.spec.backend.model} with {best}.",
+            "Look at the regressions: they show what more or cleaner examples would have to teach.",
+            "Another base model, more epochs or a lower learning rate is a new run of the same spec; the holdout stays the same.",
+        ]
+    if decision.verdict == "inconclusive":
+        needed = f"about {decision.n_needed:,} held-out examples" if decision.n_needed else "more held-out examples"
+        return [
+            f"Collect {needed}, or raise data.split.holdout, and run again.",
+            f"Until then keep {best}: an unproven model is not worth its upkeep.",
+        ]
+    return list(_instead_of_training(view))
+
+
+def _instead_of_training(view: RunView) -> Iterator[str]:
+    decision, counts = view.decision, view.figures.get("split", {}).get("counts", {})
+    model, target = view.spec.baseline.model or view.spec.backend.model, view.spec.task.target
+    reached = [e for e in view.evaluations if view.metric in e.metrics and e.metrics[view.metric].value >= target]
+    for evaluation in reached:
+        yield f"Use the prompt: {name_of(evaluation.name)} on {model} ({evaluation.description})."
+    if reached:
+        yield "If the target is too modest, raise task.target and run again."
+    if isinstance(counts, Mapping) and (missing := view.spec.data.min_examples - int(counts.get("train", view.spec.data.min_examples))) > 0:
+        yield f"Collect at least {missing:,} more training examples."
+    if (missing := view.spec.gate.min_holdout - decision.n) > 0:
+        yield f"Put at least {missing:,} more examples into the holdout; without them no result could be told from luck."
+    if not reached and decision.baseline:
+        yield f"Meanwhile use {name_of(decision.baseline)}, the best prompt so far."
+
+
+def flatten(figures: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield a stage's scalar figures by name, nested ones as ``train · examples``; lists and histograms are for plots."""
+    for key, value in figures.items():
+        name = f"{prefix} · {name_of(key)}" if prefix else name_of(key)
+        if isinstance(value, Mapping):
+            if key != "histogram":
+                yield from flatten(value, name)
+        elif isinstance(value, str | int | float) or value is None:
+            yield name, value
+        elif isinstance(value, list | tuple) and len(value) <= 12 and all(isinstance(item, str | int | float) for item in value):
+            yield name, ", ".join(number(item) for item in value)

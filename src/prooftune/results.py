@@ -1,0 +1,71 @@
+"""How a run ended, as its published manifest tells it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prooftune.storage.manifest import list_runs, read_manifest
+from prooftune.storage.objects import NoSuchObject, ObjectStore
+from prooftune.types import Decision, Evaluation, RunResult, StageTime
+
+
+def read_result(store: ObjectStore, run_id: str) -> RunResult:
+    """Return the result of a published run.
+
+    Raises:
+        NoSuchObject: there is no such run; the message names those with a similar id.
+        InvalidKey: the id is not fit to be one.
+        IntegrityError: the manifest is damaged.
+    """
+    try:
+        facts = read_manifest(store, run_id).facts
+    except NoSuchObject:
+        raise NoSuchObject(f"{store.uri} holds no run {run_id!r}{_nearest(store, run_id)}") from None
+    return result_of(facts, store.uri, f"runs/{run_id}/manifest.json")
+
+
+def result_of(facts: Mapping[str, Any], store_uri: str, manifest_key: str) -> RunResult:
+    """Return the result that a manifest's facts tell of; each of its stages counts as found done."""
+    decision = Decision.model_validate(facts["decision"])
+    return RunResult(
+        run_id=facts["run_id"],
+        verdict=decision.verdict,
+        reasons=decision.reasons,
+        decision=decision,
+        evaluations=tuple(Evaluation.model_validate(item) for item in facts["evaluations"]),
+        report=_address(store_uri, facts["report"]),
+        manifest=_address(store_uri, manifest_key),
+        stages=tuple(StageTime(**stage, cached=True) for stage in facts["stages"]),
+    )
+
+
+def result_json(result: RunResult) -> dict[str, Any]:
+    """Return the result in the form that ``run --json`` promises."""
+    decision = result.decision
+    metrics: dict[str, Any] = {
+        "baseline": _metrics_of(result, decision.baseline),
+        "candidate": _metrics_of(result, "candidate"),
+    }
+    metrics |= {name: getattr(decision, name) for name in ("difference", "ci_low", "ci_high", "p_value", "n")}
+    return result.model_dump(mode="json") | {"metrics": metrics}
+
+
+def _metrics_of(result: RunResult, name: str | None) -> dict[str, float] | None:
+    found = [evaluation for evaluation in result.evaluations if evaluation.name == name]
+    return {metric.name: metric.value for metric in found[0].metrics.values()} if found else None
+
+
+def _nearest(store: ObjectStore, run_id: str) -> str:
+    """What there is instead, as the end of a message."""
+    runs = list(list_runs(store))
+    if not runs:
+        return ", and no other; `prooftune run SPEC` makes one, and --store names another store"
+    near = difflib.get_close_matches(run_id, runs, n=5, cutoff=0.3) or runs[-5:]
+    return f"; there are {len(runs)}, such as {', '.join(near)}"
+
+
+def _address(store_uri: str, key: str) -> str:
+    return f"{store_uri}/{key}" if "://" in store_uri else str(Path(store_uri).resolve() / key)

@@ -1,0 +1,35 @@
+"""Read the source into records, and note every line that is none."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from prooftune.spec import Data, Store
+from prooftune.types import StageOutput
+from tasks.policies import policy
+from tasks.progress import report_to_ui
+from tasks.stage import Stage
+
+
+@task(**policy("ingest", version=1, timeout_minutes=60))
+def ingest(store: Store, data: Data, fingerprint: str) -> StageOutput:
+    """Read ``data.source``, whose content has the given fingerprint; hands on ``records.jsonl`` and ``problems.jsonl``."""
+    from prooftune.data.reading import read_source
+
+    output = Stage(store).perform(lambda out: read_source(data.source, out, on_invalid=data.on_invalid, report=report_to_ui("ingest")))
+    create_table_artifact(
+        [{"file": file["name"], "bytes": file["bytes"], "sha256": file["sha256"][:16]} for file in output.figures["files"]],
+        key="ingest",
+        description=f"{output.figures['rows']} records read, {output.figures['rejected']} rows rejected",
+    )
+    return output
+
+
+@task(**(policy("fingerprint", version=1, timeout_minutes=60) | {"cache_policy": NO_CACHE, "persist_result": False}))
+def fingerprint(source: str) -> str:
+    """Digest the source. Never cached: this is how a change is noticed."""
+    from prooftune.data.fingerprint import fingerprint_source
+
+    return fingerprint_source(source)

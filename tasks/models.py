@@ -1,0 +1,42 @@
+"""Say which base model it is, by content, and find its folder on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from prooftune.errors import IntegrityError
+from prooftune.types import ModelRef
+from tasks.policies import policy
+from tasks.progress import report_to_ui
+
+if TYPE_CHECKING:
+    from prooftune.models.resolve import ModelFolder
+
+
+@task(**(policy("model", version=1, timeout_minutes=120) | {"cache_policy": NO_CACHE, "persist_result": False}))
+def find_model(name: str, revision: str | None, trust_remote_code: bool) -> ModelRef:
+    """Find (convert, download) the base model and digest it. Never cached: what is on this machine may have changed."""
+    from prooftune.models.resolve import resolve_model
+
+    found = resolve_model(name, revision, trust_remote_code, report=report_to_ui("model"))
+    return ModelRef(name=name, revision=found.revision, sha256=found.sha256, trust_remote_code=trust_remote_code)
+
+
+def local_folder(model: ModelRef) -> ModelFolder:
+    """Return the model's folder on this machine.
+
+    Raises:
+        IntegrityError: it is no longer the model that the run began with.
+    """
+    from prooftune.models.resolve import resolve_model
+
+    found = resolve_model(model.name, model.revision or None, model.trust_remote_code)
+    if found.sha256 != model.sha256:
+        raise IntegrityError(
+            f"the model {model.name} changed during the run: it began with SHA-256 {model.sha256[:16]}…, {found.path} now has "
+            f"{found.sha256[:16]}…. Run again to use the new one throughout"
+        )
+    return found

@@ -1,0 +1,107 @@
+"""What every stage's task has in common: cache, retries, timeout, tags.
+
+Prefect's own cache record is kept in the run's object store, beside the stage's artifacts. So the store alone says what is done: another
+host, a new Prefect database or a run after a SIGKILL find every finished stage, and a deleted store forgets them all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.filesystems import WritableFileSystem
+from prefect.tasks import Task
+from pydantic import BaseModel
+
+from prooftune.errors import TransientError
+from prooftune.spec import Store, digest
+from prooftune.storage.objects import open_store
+from prooftune.types import StageOutput
+from tasks.progress import note_finished, note_started
+
+RETRY_DELAYS_S = [2.0, 10.0, 30.0, 60.0]
+
+
+@dataclass
+class StageCache(CachePolicy):
+    """Keys a stage by its name, its version and the content of its inputs; where the result is stored does not count."""
+
+    stage: str = ""
+    version: int = 1
+
+    def compute_key(self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any) -> str:
+        """Return the key of the stage's record in the object store."""
+        content = {name: _content(value) for name, value in inputs.items() if not isinstance(value, Store)}
+        return f"stages/{self.stage}/{digest([self.stage, self.version, content])[:32]}/record.json"
+
+
+class StoreResults(WritableFileSystem):
+    """Lets Prefect keep its result records in the object store."""
+
+    _block_type_slug = "prooftune-store-results"
+    store: Store
+
+    def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]  # Prefect calls it with _sync
+        """Return the record's bytes."""
+        return open_store(self.store).get(path)
+
+    def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
+        """Write the record, whole or not at all."""
+        open_store(self.store).put(path, content)
+
+    def _resolve_path(self, path: str) -> None:
+        """Tell Prefect that keys are used as they are: they are no paths of this machine."""
+
+
+def policy(stage: str, version: int, timeout_minutes: float, *tags: str) -> dict[str, Any]:
+    """Return the ``@task`` options of a stage.
+
+    ``version`` is raised whenever the stage would give another result for the same inputs: then it is done again.
+    """
+    return {
+        "name": stage,
+        "task_run_name": stage,
+        "tags": ["prooftune", stage, *tags],
+        "timeout_seconds": timeout_minutes * 60,
+        "retries": len(RETRY_DELAYS_S),
+        "retry_delay_seconds": RETRY_DELAYS_S,
+        "retry_jitter_factor": 0.5,
+        "retry_condition_fn": is_transient,
+        "cache_policy": StageCache(stage=stage, version=version),
+        "persist_result": True,
+        "result_serializer": "json",
+        "on_running": [note_started],
+        "on_completion": [note_finished],
+    }
+
+
+def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Return whether another try may help: only for TransientError."""
+    return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+@contextmanager
+def results_in(store: Store) -> Iterator[None]:
+    """Keep the results of the tasks called inside in ``store``."""
+    context = FlowRunContext.get()
+    if context is None:
+        raise RuntimeError("results_in works inside a flow run only")
+    results = context.result_store.model_copy(update={"result_storage": StoreResults(store=store)})
+    with context.model_copy(update={"result_store": results}):
+        yield
+
+
+def _content(value: object) -> object:
+    """Reduce an input to JSON that names its content: digests for outputs of other stages, fields for specs."""
+    if isinstance(value, StageOutput):
+        return {name: ref.sha256 for name, ref in value.artifacts.items()}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple | list):
+        return [_content(item) for item in value]
+    return value

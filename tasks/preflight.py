@@ -1,0 +1,25 @@
+"""Look at exactly what would be trained, before anything is."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from prooftune.spec import Method, Store, Task
+from prooftune.types import ModelRef, StageOutput
+from tasks.models import local_folder
+from tasks.policies import policy
+from tasks.stage import Stage
+
+
+@task(**policy("preflight", version=1, timeout_minutes=30))
+def preflight(store: Store, options: Task, method: Method, model: ModelRef, splits: StageOutput) -> StageOutput:
+    """Check supervised tokens, truncation, end of turn and chat template; hands on ``preflight.json`` and ``sample.txt``."""
+    from prooftune.data.preflight import preflight as check
+
+    stage = Stage(store)
+    train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
+    output = stage.perform(lambda out: check(train, validation, local_folder(model).path, options, method, out))
+    rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
+    create_markdown_artifact(f"What will be trained\n\n| figure | value |\n|---|---|\n{rows}", key="preflight")
+    return output

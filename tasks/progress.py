@@ -1,0 +1,91 @@
+"""Progress of stages: to whoever listens in this process (the terminal), and to the Prefect UI as progress artifacts."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from prooftune.types import Progress, Report, StageOutput
+
+UPDATE_EVERY_S = 2.0
+"""The UI is told at most this often: an update is a request to the server."""
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage's task began to run (it may turn out to be cached)."""
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class StageFinished:
+    """A stage is done."""
+
+    stage: str
+    seconds: float
+    """Of the stage's own work, when it was really done."""
+    cached: bool
+
+
+Event = StageStarted | StageFinished | tuple[str, Progress]
+
+listeners: list[Callable[[Event], None]] = []
+"""Called in this process for each event; the command line adds its progress display here."""
+
+_finished: dict[UUID, list[StageFinished]] = defaultdict(list)
+
+
+def note_started(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
+    """Tell the listeners that a stage began (a Prefect ``on_running`` hook)."""
+    _tell(StageStarted(task.name))
+
+
+def note_finished(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
+    """Remember the stage's seconds and whether it was cached, and tell the listeners (a Prefect ``on_completion`` hook)."""
+    output = state.result(raise_on_failure=False)
+    seconds = output.seconds if isinstance(output, StageOutput) else 0.0
+    event = StageFinished(task.name, round(seconds, 3), state.name == "Cached")
+    if task_run.flow_run_id:
+        _finished[task_run.flow_run_id].append(event)
+    _tell(event)
+
+
+def finished_stages(flow_run_id: UUID) -> list[StageFinished]:
+    """Return the finished stages of a flow run of this process, in order, and forget them."""
+    return _finished.pop(flow_run_id, [])
+
+
+def report_to_ui(stage: str) -> Report:
+    """Return a reporter that feeds the listeners at once and the UI's progress artifact now and then."""
+    artifact: UUID | None = None
+    last = 0.0
+
+    def report(progress: Progress) -> None:
+        nonlocal artifact, last
+        _tell((stage, progress))
+        now = time.monotonic()
+        if artifact is not None and now - last < UPDATE_EVERY_S and progress.done < progress.total:
+            return
+        last = now
+        percent = 100.0 * progress.done / max(progress.total, 1)
+        text = f"{stage}: {progress.done} of {progress.total} {progress.unit}. {progress.text}".strip()
+        if artifact is None:
+            artifact = create_progress_artifact(percent, key=f"{stage}-progress", description=text)
+        else:
+            update_progress_artifact(artifact, percent, description=text)
+
+    return report
+
+
+def _tell(event: Event) -> None:
+    for listener in listeners:
+        listener(event)

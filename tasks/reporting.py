@@ -1,0 +1,43 @@
+"""Write the report and the model card."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_link_artifact
+
+from prooftune.environment import library_versions
+from prooftune.spec import RunSpec
+from prooftune.types import ModelRef, StageOutput
+from tasks.policies import policy
+from tasks.stage import Stage
+from tasks.upload import published
+
+
+@task(**policy("report", version=1, timeout_minutes=15))
+def report(spec: RunSpec, run_id: str, model: ModelRef, outputs: tuple[StageOutput, ...]) -> StageOutput:
+    """Put all that the stages handed on into ``report.html`` and ``model_card.md``."""
+    from prooftune.report.html import write_report
+    from prooftune.report.view import load_view
+
+    stage = Stage(spec.store)
+    wanted = (".json", ".jsonl", ".csv", ".txt")
+    skipped = ("records.jsonl", "examples.jsonl", "train.jsonl", "validation.jsonl", "holdout.jsonl")
+    files = {
+        name: stage.path(output, name)
+        for output in outputs
+        for name in output.artifacts
+        if "/" not in name and name.endswith(wanted) and name not in skipped
+    }
+    view = load_view(
+        run_id,
+        spec,
+        figures={output.stage: output.figures for output in outputs},
+        files=files,
+        seconds={output.stage: output.seconds for output in outputs},
+        versions=library_versions(),
+        digests={"base model": model.sha256} | {name: ref.sha256 for name, ref in sorted(published(outputs).items())},
+    )
+    output = stage.perform(lambda out: write_report(view, out))
+    link = f"{stage.objects.uri}/{output.artifacts['report.html'].key}"
+    create_link_artifact(link if "://" in link else f"file://{link}", key="report", link_text="The report", description=link)
+    return output

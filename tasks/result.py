@@ -1,0 +1,48 @@
+"""What a run is called, and what it says at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from prefect.runtime import flow_run
+
+from prooftune import __version__
+from prooftune.results import result_of
+from prooftune.spec import RunSpec, digest
+from prooftune.storage.objects import open_store
+from prooftune.types import Decision, Evaluation, ModelRef, RunResult, StageOutput, StageTime
+from tasks.progress import finished_stages
+
+
+def run_id_of(spec: RunSpec, source_fingerprint: str, model: ModelRef) -> str:
+    """Return the run's id: the name and a digest of all that its result depends on. The same inputs are the same run."""
+    content = spec.model_dump(mode="json", exclude={"store": True, "tracking": True, "data": {"source"}})
+    return f"{spec.name}-{digest([__version__, content, source_fingerprint, model.model_dump()])[:12]}"
+
+
+def run_facts(spec: RunSpec, run_id: str, decision: Decision, outputs: tuple[StageOutput, ...]) -> dict[str, Any]:
+    """Return what the manifest says of the run, as JSON: verdict, evidence and seconds of each stage."""
+    objects = open_store(spec.store)
+    evaluations = [
+        Evaluation.model_validate_json(objects.fetch(ref).read_bytes())
+        for output in outputs
+        for name, ref in output.artifacts.items()
+        if name.endswith(".evaluation.json")
+    ]
+    return {
+        "run_id": run_id,
+        "name": spec.name,
+        "decision": decision.model_dump(mode="json"),
+        "evaluations": [evaluation.model_dump(mode="json") for evaluation in evaluations],
+        "report": f"runs/{run_id}/report.html",
+        "stages": [{"name": output.stage, "seconds": round(output.seconds, 3)} for output in outputs],
+        "prooftune": __version__,
+    }
+
+
+def run_result(facts: dict[str, Any], spec: RunSpec, uploaded: StageOutput) -> RunResult:
+    """Return the result of the current flow run, with what it did itself and what it found done."""
+    result = result_of(facts, open_store(spec.store).uri, uploaded.figures["manifest"]["key"])
+    stages = tuple(StageTime(name=done.stage, seconds=done.seconds, cached=done.cached) for done in finished_stages(UUID(flow_run.id)))
+    return result.model_copy(update={"stages": stages, "ui_url": flow_run.ui_url})

@@ -1,0 +1,28 @@
+"""Divide the examples and seal the holdout."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from prooftune.spec import Split, Store
+from prooftune.types import StageOutput
+from tasks.policies import policy
+from tasks.stage import Stage
+
+
+@task(**policy("split", version=1, timeout_minutes=10))
+def split(store: Store, options: Split, validated: StageOutput) -> StageOutput:
+    """Split by near-duplicate group; hands on ``train.jsonl``, ``validation.jsonl`` and the sealed ``holdout.jsonl``."""
+    from prooftune.data.splitting import split as split_examples
+
+    stage = Stage(store)
+    examples = stage.path(validated, "examples.jsonl")
+    output = stage.perform(lambda out: split_examples(examples, options, out))
+    counts = output.figures["counts"]
+    create_markdown_artifact(
+        f"**{counts['train']}** train · **{counts['validation']}** validation · **{counts['holdout']}** held out\n\n"
+        f"Seal of the holdout (SHA-256): `{output.figures['holdout_sha256']}`",
+        key="split",
+    )
+    return output

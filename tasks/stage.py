@@ -1,0 +1,72 @@
+"""How a task does its stage: once per key on all hosts that share the store, in a folder of its own, with verified inputs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from prefect.context import TaskRunContext
+from prefect.logging import get_run_logger
+from prefect.settings import get_current_settings
+
+from prooftune.spec import Store
+from prooftune.storage.objects import open_store
+from prooftune.types import StageOutput
+
+
+class Stage:
+    """The stage that the current task run stands for."""
+
+    def __init__(self, store: Store) -> None:
+        context = TaskRunContext.get()
+        if context is None:
+            raise RuntimeError("a Stage exists inside a task run only")
+        self.objects = open_store(store)
+        self.name = context.task.name
+        self._results = context.result_store
+        policy = context.task.cache_policy
+        self._record: str = policy.compute_key(context, context.parameters, {})  # type: ignore[union-attr]
+        self.key = self._record.removesuffix("/record.json")
+
+    def path(self, output: StageOutput, name: str) -> Path:
+        """Return a local path to an artifact of an earlier stage, its SHA-256 verified."""
+        return self.objects.fetch(output.artifacts[name])
+
+    def folder(self, output: StageOutput, prefix: str) -> Path:
+        """Return a local folder with all artifacts below ``prefix``, verified, such as an adapter. Only to be read."""
+        names = [name for name in output.artifacts if name.startswith(f"{prefix}/")]
+        paths = [self.path(output, name) for name in names]
+        return paths[0].parents[names[0].removeprefix(prefix).count("/") - 1]
+
+    def perform(self, work: Callable[[Path], Mapping[str, Any]], *, resumable: bool = False) -> StageOutput:
+        """Do the stage's work in a folder and hand its files to the store; skip it where a run beside this one has just done it.
+
+        ``work`` gets the folder and returns figures. A ``resumable`` stage finds what its killed predecessor left there; any other starts
+        from an empty folder. The record that says "done" is written last.
+        """
+        folder = self.objects.work_dir() / self.key
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if not get_current_settings().tasks.refresh_cache and self._results.exists(self._record):
+                done: StageOutput = self._results.read(self._record).result
+                return done
+            out = folder / "out"
+            if not resumable:
+                shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(exist_ok=True)
+            started = time.monotonic()
+            figures = dict(work(out))
+            files = sorted(path for path in out.rglob("*") if path.is_file())
+            artifacts = {
+                name: self.objects.upload(path, f"{self.key}/{name}") for path in files for name in [path.relative_to(out).as_posix()]
+            }
+            seconds = time.monotonic() - started
+            output = StageOutput(stage=self.name, key=self.key, artifacts=artifacts, figures=figures, seconds=seconds)
+            self._results.write(output, key=self._record)
+            shutil.rmtree(out)
+        get_run_logger().info("%s: %d files, %.1f s, %s", self.name, len(artifacts), seconds, self.key)
+        return output

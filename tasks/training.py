@@ -1,0 +1,60 @@
+"""Train the candidate on this machine."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from prooftune.spec import Method, Store, Task, Tracking
+from prooftune.types import ModelRef, Progress, Report, StageOutput
+from tasks.models import local_folder
+from tasks.policies import policy
+from tasks.progress import report_to_ui
+from tasks.stage import Stage
+
+
+@task(**policy("train", 1, 7 * 24 * 60, "gpu"))
+def train(
+    store: Store, options: Task, method: Method, tracking: Tracking, model: ModelRef, splits: StageOutput, preflight: StageOutput
+) -> StageOutput:
+    """Train by the spec's method; hands on ``adapter/`` (``model/`` for ``full``) and ``log.jsonl``.
+
+    A killed training goes on from its last whole checkpoint.
+    """
+    from prooftune.training.sft import train as run_training
+
+    stage = Stage(store)
+    examples, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
+    base, progress = local_folder(model).path, with_live_loss(report_to_ui("train"))
+    output = stage.perform(
+        lambda out: run_training(
+            examples,
+            validation,
+            base,
+            options,
+            method,
+            out,
+            model_name=model.name,
+            trust_remote_code=model.trust_remote_code,
+            tracking=tracking,
+            report=progress,
+        ),
+        resumable=True,
+    )
+    rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
+    create_markdown_artifact(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train")
+    return output
+
+
+def with_live_loss(report: Report) -> Report:
+    """Show the loss so far in the UI whenever there is a new validation loss."""
+    lines: list[str] = []
+
+    def live(progress: Progress) -> None:
+        report(progress)
+        if "validation" in progress.text:
+            lines.append(f"| {progress.done} | {progress.text} |")
+            table = "\n".join(lines)
+            create_markdown_artifact(f"Loss so far, of {progress.total} steps\n\n| step | loss |\n|---|---|\n{table}", key="live-loss")
+
+    return live

@@ -1,0 +1,68 @@
+"""Publish the run: every file, then the manifest that makes it visible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_link_artifact
+
+from prooftune.spec import RunSpec
+from prooftune.types import ArtifactRef, Decision, StageOutput
+from tasks.policies import policy
+from tasks.stage import Stage
+
+PUBLISHED = {
+    "ingest": ("problems.jsonl",),
+    "validate": ("findings.jsonl", "profile.csv", "data_docs/"),
+    "split": ("holdout.jsonl",),
+    "format": ("",),
+    "tokens": ("tokens.csv",),
+    "preflight": ("preflight.json", "sample.txt"),
+    "baselines": ("",),
+    "train": ("adapter/", "model/", "log.jsonl"),
+    "evaluate": ("",),
+    "advise": ("decision.json",),
+    "gate": ("decision.json",),
+    "report": ("",),
+}
+"""Which artifacts of each stage belong to the published run, by prefix."""
+
+
+def published(outputs: tuple[StageOutput, ...]) -> dict[str, ArtifactRef]:
+    """Return the artifacts that belong to the published run, by name."""
+    return {
+        name: ref
+        for output in outputs
+        for name, ref in output.artifacts.items()
+        if any(name.startswith(prefix) for prefix in PUBLISHED[output.stage])
+    }
+
+
+@task(**policy("upload", version=1, timeout_minutes=120))
+def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[StageOutput, ...]) -> StageOutput:
+    """Upload everything that one needs to use, check and repeat the run; hands on the manifest."""
+    from prooftune.storage.manifest import publish
+
+    stage = Stage(spec.store)
+    files = {name: stage.objects.fetch(ref) for name, ref in published(outputs).items()}
+
+    def work(out: Any) -> dict[str, Any]:
+        (out / "spec.yaml").write_text(spec.resolved_yaml(), encoding="utf-8")
+        manifest = publish(stage.objects, run_id, files | {"spec.yaml": out / "spec.yaml"}, facts)
+        return {"manifest": manifest.model_dump(mode="json"), "files": len(files) + 1}
+
+    output = stage.perform(work)
+    link = f"{stage.objects.uri}/{output.figures['manifest']['key']}"
+    create_link_artifact(link if "://" in link else f"file://{link}", key="manifest", link_text="The manifest", description=link)
+    return output
+
+
+@task(**policy("register", version=1, timeout_minutes=10))
+def register(spec: RunSpec, run_id: str, decision: Decision, uploaded: StageOutput) -> StageOutput:
+    """Enter the run in the registry; a promoted candidate becomes the task's champion."""
+    from prooftune.storage.registry import register as enter
+
+    stage = Stage(spec.store)
+    manifest = ArtifactRef.model_validate(uploaded.figures["manifest"])
+    return stage.perform(lambda out: {"registry": enter(stage.objects, spec.name, run_id, manifest, decision)})

@@ -1,0 +1,29 @@
+"""Turn records into examples, and say what was wrong with the rest."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from prooftune.spec import Data, Store
+from prooftune.types import StageOutput
+from tasks.policies import policy
+from tasks.progress import report_to_ui
+from tasks.stage import Stage
+
+
+@task(**policy("validate", version=1, timeout_minutes=60))
+def validate(store: Store, data: Data, ingested: StageOutput) -> StageOutput:
+    """Clean, de-duplicate and check the records with Great Expectations; hands on ``examples.jsonl``, ``findings.jsonl``, Data Docs."""
+    from prooftune.data.validation import validate as validate_records
+
+    stage = Stage(store)
+    records, problems = stage.path(ingested, "records.jsonl"), stage.path(ingested, "problems.jsonl")
+    output = stage.perform(lambda out: validate_records(records, problems, data, out, report=report_to_ui("validate")))
+    create_table_artifact(
+        [{"found": code, **actions} for code, actions in output.figures["findings"].items()],
+        key="validate",
+        description=f"{output.figures['kept']} of {output.figures['rows']} records are usable examples. "
+        f"Data Docs: {stage.objects.uri}/{output.key}/data_docs/index.html",
+    )
+    return output
