@@ -1,60 +1,24 @@
 """The command line. Each command prints for people, or with ``--json`` exactly one JSON document on stdout.
 
-Exit codes: 0 a verdict was reached, 2 the spec or data is unusable, 3 the environment lacks something, 1 anything else.
+Exit codes: 0 a verdict was reached, 2 the command, spec or data is unusable, 3 the environment lacks something, 130 interrupted,
+1 anything else.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flows.endings import Commands, answers
+
 SPEC = click.Path(path_type=Path)
-Command = Callable[..., dict[str, Any]]
-
-
-def answers(render: str) -> Callable[[Command], Callable[..., None]]:
-    """Make a click command of a function that returns JSON: print it, or render it for people with ``flows.terminal.<render>``."""
-
-    def decorate(command: Command) -> Callable[..., None]:
-        @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout, everything else on stderr.")
-        @wraps(command)
-        def run(as_json: bool, **arguments: Any) -> None:
-            from prooftune.errors import ProoftuneError
-
-            try:
-                answer = command(**arguments)
-            except ProoftuneError as error:
-                _fail(error, as_json)
-            if as_json:
-                click.echo(json.dumps(answer, ensure_ascii=False))
-            else:
-                import flows.terminal
-
-                getattr(flows.terminal, render)(answer)
-
-        return run
-
-    return decorate
-
-
-def _fail(error: Any, as_json: bool) -> None:
-    problems = [{"where": problem.where, "code": problem.code, "reason": problem.reason} for problem in getattr(error, "problems", ())]
-    if as_json:
-        click.echo(json.dumps({"error": type(error).__name__, "message": str(error), "problems": problems}, ensure_ascii=False))
-    click.echo(f"{type(error).__name__}: {error}", err=True)
-    sys.exit(error.exit_code)
-
 
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a field of the spec: --set data.split.seed=3")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="prooftune")
 def main() -> None:
     """Fine-tune a language model only when it pays, and prove it.
@@ -67,7 +31,7 @@ def main() -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @answers("initialised")
 def init(directory: Path) -> dict[str, Any]:
-    """Write a commented spec and sample data to DIRECTORY."""
+    """Write a spec and sample data to DIRECTORY."""
     from flows.commands import initialise
 
     return initialise(directory)
@@ -76,9 +40,9 @@ def init(directory: Path) -> dict[str, Any]:
 @main.command()
 @click.argument("spec", type=SPEC)
 @set_option
-@answers("validation")
+@answers("validation", exit_code=lambda answer: 0 if answer["usable"] else 2)
 def validate(spec: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Check spec and data, and list all problems at once."""
+    """List what is wrong with spec and data."""
     from flows.commands import check
 
     return check(spec, overrides)
@@ -89,7 +53,10 @@ def validate(spec: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
 @set_option
 @answers("plan")
 def plan(spec: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Say what would run, with tokens, time and cost, and do none of it."""
+    """Say what a run would take; run nothing.
+
+    Tokens, time and cost, from the data, the model's size and half a second of measuring this machine.
+    """
     from flows.commands import estimate
 
     return estimate(spec, overrides)
@@ -99,9 +66,12 @@ def plan(spec: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
 @click.argument("spec", type=SPEC)
 @set_option
 @click.option("--fresh", is_flag=True, help="Do every stage again, even where its result is in the store.")
-@answers("result")
+@answers("result", resumes=True)
 def run(spec: Path, overrides: tuple[str, ...], fresh: bool) -> dict[str, Any]:
-    """Run the main job, from the spec to a verdict. Run it again after an interruption: it goes on where it stopped."""
+    """Run it all, from a spec to a verdict.
+
+    Run it again after an interruption: it goes on where it stopped.
+    """
     from flows.running import run_spec
 
     return run_spec(spec, overrides, fresh=fresh)
@@ -109,9 +79,12 @@ def run(spec: Path, overrides: tuple[str, ...], fresh: bool) -> dict[str, Any]:
 
 @main.command()
 @set_option
-@answers("result")
+@answers("result", resumes=True)
 def demo(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Run the main job on 600 support tickets with a real 135M-parameter model: about 10 minutes on 2 cores."""
+    """Run it all on 600 support tickets.
+
+    With a real model of 135M parameters, on this machine: about 10 minutes on 2 cores.
+    """
     from flows.commands import demo_spec
     from flows.running import run_spec
 
@@ -124,7 +97,7 @@ def demo(overrides: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--endpoint-url", default=None, help="For S3-compatible servers.")
 @answers("result")
 def show(run_id: str | None, store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Show the verdict of RUN again; without RUN, list the runs in the store."""
+    """Show the verdict of RUN, or list the runs."""
     from flows.commands import show_run
 
     return show_run(run_id, store, endpoint_url)
@@ -133,9 +106,12 @@ def show(run_id: str | None, store: str, endpoint_url: str | None) -> dict[str, 
 @main.command()
 @click.option("--store", default="./prooftune-store", show_default=True, help="Folder or s3://bucket/prefix.")
 @click.option("--endpoint-url", default=None, help="For S3-compatible servers.")
-@answers("examination")
+@answers("examination", exit_code=lambda answer: 3 if answer["failed"] else 0)
 def doctor(store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Say what this machine can do: GPU, memory, libraries, model, store, server."""
+    """Say what this machine can do.
+
+    GPU, memory, disk, libraries, model, store, credentials, Prefect server.
+    """
     from flows.doctor import examine
 
     return examine(store, endpoint_url)
@@ -144,7 +120,10 @@ def doctor(store: str, endpoint_url: str | None) -> dict[str, Any]:
 @main.command()
 @answers("server")
 def up() -> dict[str, Any]:
-    """Start the local Prefect server, unless one is configured or runs."""
+    """Start the local Prefect server.
+
+    Unless one is configured or runs already.
+    """
     from flows.running import server_address
 
     return server_address()

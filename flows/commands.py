@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from prooftune.errors import DataError, EnvironmentLacks, Problem, SpecError
 from prooftune.spec import RunSpec, load_spec
+from prooftune.types import SplitName
 
 SPEC, TICKETS = "spec.yaml", "tickets.jsonl"
 SAMPLE = "support-triage"
@@ -122,7 +123,7 @@ def estimate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 Problem(finding.where, finding.reason, finding.code) for finding in found.findings if finding.action == "dropped"
             )
             raise DataError("; ".join(error.message.rstrip(":") for error in found.refusals), problems)
-        splits = {name: folder / "split" / f"{name}.jsonl" for name in ("train", "validation", "holdout")}
+        splits = {name: folder / "split" / f"{name}.jsonl" for name in get_args(SplitName)}
         return {"spec": str(path), **plan(spec, found, splits), "warnings": _too_little(spec, found.figures["split"])}
 
 

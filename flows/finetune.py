@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from prooftune.spec import RunSpec
-from prooftune.types import Decision, RunResult
+from prooftune.types import Decision, RunResult, StageOutput
 from tasks.baselines import run_baselines
 from tasks.formatting import format_splits
 from tasks.ingest import fingerprint, ingest
@@ -29,7 +29,7 @@ def finetune(spec: RunSpec) -> RunResult:
     with results_in(store):
         model = find_model(spec.backend.model, spec.backend.revision, spec.backend.trust_remote_code)
         source = fingerprint(data.source)
-        ingested = ingest(store, data, source)
+        ingested = ingest(store, data.source, source)
         validated = validate(store, data, ingested)
         splits = split(store, data.split, validated)
         formatted = format_splits(store, task, splits)
@@ -37,7 +37,7 @@ def finetune(spec: RunSpec) -> RunResult:
         checked = preflight(store, task, method, model, splits)
         prompted = model if spec.baseline.model is None else find_model(spec.baseline.model, None, False)
         baselines = run_baselines(store, task, spec.baseline, prompted, splits)
-        outputs = (ingested, validated, splits, formatted, tokens, checked, baselines)
+        outputs: tuple[StageOutput, ...] = (ingested, validated, splits, formatted, tokens, checked, baselines)
 
         decided = advise(store, spec, splits, baselines)
         if decided.figures["decision"] is None:
@@ -53,4 +53,4 @@ def finetune(spec: RunSpec) -> RunResult:
         facts = run_facts(spec, run_id, decision, outputs)
         uploaded = upload(spec, run_id, facts, outputs)
         register(spec, run_id, decision, uploaded)
-        return run_result(facts, spec, uploaded)
+        return run_result(spec, run_id)

@@ -49,7 +49,7 @@ class Bars:
         self._bars = Progress(
             _Mark(table_column=Column(width=1)),
             _Name(table_column=Column(width=13)),
-            _Bar(table_column=Column(width=20)),
+            _Bar(table_column=Column(width=14)),
             _Words(table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             _Time(table_column=Column(justify="right", min_width=7)),
             console=console,
@@ -126,7 +126,7 @@ class _Words(ProgressColumn):
 class _Time(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = task.fields["seconds"]
-        return Text(duration(seconds if seconds else task.elapsed or 0.0), style="dim")
+        return Text(duration(round(task.elapsed or 0.0) if seconds is None else seconds), style="dim")
 
 
 @dataclass
@@ -160,7 +160,7 @@ class Lines:
                 self._say(f"{stage}: {in_words(amount)}")
 
     def _say(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)  # noqa: T201 - to a person
+        print(line, file=self.stream, flush=True)
 
 
 def in_words(amount: Amount) -> str:

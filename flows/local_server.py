@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import platformdirs
@@ -25,6 +26,8 @@ from filelock import FileLock
 from prooftune.errors import EnvironmentLacks
 
 PORT = 4200
+WORK_POOL = "cpu"
+"""The process pool of prefect.yaml's deployments."""
 START_S = 120.0
 """A busy machine takes long to import a server."""
 
@@ -88,7 +91,7 @@ def start_server(waiting: Callable[[], None] = lambda: None) -> LocalServer:
     """
     folder = state_folder()
     with FileLock(folder / "server.lock"):
-        if (server := running_server()) and _healthy(server):
+        if (server := running_server()) and healthy(server.api_url):
             return server
         waiting()
         port = _free_port()
@@ -100,6 +103,7 @@ def start_server(waiting: Callable[[], None] = lambda: None) -> LocalServer:
         server = LocalServer(process.pid, psutil.Process(process.pid).create_time(), port)
         (folder / "server.json").write_text(json.dumps(asdict(server)))
         _wait(server, process, folder / "server.log")
+        _create_work_pool(server)
         return server
 
 
@@ -143,18 +147,34 @@ def _free_port() -> int:
     raise EnvironmentLacks("no port is free on 127.0.0.1 for the local Prefect server; set PREFECT_API_URL to a server that runs")
 
 
-def _healthy(server: LocalServer) -> bool:
+def healthy(api_url: str) -> bool:
+    """Return whether a Prefect server answers there; one that asks for a key does."""
     try:
-        with urllib.request.urlopen(f"{server.api_url}/health", timeout=5) as answer:  # noqa: S310 - our own loopback address
+        with urllib.request.urlopen(f"{api_url}/health", timeout=5) as answer:  # noqa: S310 - configured by the user, or our own
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except urllib.error.HTTPError as refusal:
+        return refusal.code in (401, 403)
+    except (OSError, HTTPException, ValueError):
         return False
+
+
+def _create_work_pool(server: LocalServer) -> None:
+    """Make the pool that prefect.yaml deploys to: Prefect refuses to deploy to one that is not there."""
+    body = json.dumps({"name": WORK_POOL, "type": "process"}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.api_url}/work_pools/", data=body, headers=headers)  # noqa: S310 - our own loopback address
+    try:
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - the same
+    except urllib.error.HTTPError as error:
+        already_there = 409
+        if error.code != already_there:
+            raise EnvironmentLacks(f"the local Prefect server refused to make the work pool {WORK_POOL!r}: {error}") from None
 
 
 def _wait(server: LocalServer, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        if _healthy(server):
+        if healthy(server.api_url):
             return
         if process.poll() is not None:
             break

@@ -21,7 +21,7 @@ STAGES = {
     "validate": "clean, de-duplicate, check with Great Expectations",
     "split": "divide by near-duplicate group, seal the holdout",
     "format": "write the training files",
-    "count-tokens": "count with the model's tokenizer",
+    "tokens": "count with the model's tokenizer",
     "preflight": "check what would be trained",
     "baselines": "prompt the base model on the holdout",
     "advise": "stop here unless training can pay",
@@ -86,7 +86,7 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
 
 _GUESSED = f"guessed at {lengths.CHARACTERS_PER_TOKEN} characters a token: the model's tokenizer is not on this machine yet"
 _ON_GPU = "there is a GPU, whose speed a plan does not measure; expect a small part of what CPU cores take"
-_MODEL_STAGES = ("model", "count-tokens", "preflight", "baselines", "train", "evaluate")
+_MODEL_STAGES = ("model", "tokens", "preflight", "baselines", "train", "evaluate")
 
 
 def _rounded(seconds: Mapping[str, float], name: str, known: bool) -> float | None:

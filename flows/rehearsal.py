@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +15,6 @@ from prooftune.data.lines import read_lines
 from prooftune.errors import DataError
 from prooftune.spec import Data, RunSpec
 from prooftune.types import Finding
-
-SPLITS = ("train", "validation", "holdout")
 
 
 @dataclass
@@ -67,34 +66,40 @@ def rehearse(spec: RunSpec, folder: Path) -> Rehearsal:
 
     found = Rehearsal()
     data = spec.data.model_copy(update={"on_invalid": "skip"})
-    records, problems = folder / "ingest" / "records.jsonl", folder / "ingest" / "problems.jsonl"
     with found.stage("ingest", folder) as out:
         found.figures["ingest"] = dict(read_source(data.source, out, on_invalid="skip"))
-    if problems.is_file():
+    if (problems := folder / "ingest" / "problems.jsonl").is_file():
         found.findings = list(read_lines(problems, Finding))
     if "ingest" in found.figures:
-        _validate(found, records, problems, data, folder)
+        _validate(found, data, folder)
     if "validate" in found.figures:
-        found.findings = list(read_lines(folder / "validate" / "findings.jsonl", Finding))
         with found.stage("split", folder) as out:
             found.figures["split"] = dict(split(folder / "validate" / "examples.jsonl", spec.data.split, out))
     _refuse_invalid(found, spec.data)
     return found
 
 
-def _validate(found: Rehearsal, records: Path, problems: Path, data: Data, folder: Path) -> None:
+def _validate(found: Rehearsal, data: Data, folder: Path) -> None:
+    """Validate; where personal data stops it, look past that, so that what else is wrong is found too."""
     from prooftune.data.validation import validate
 
+    records, problems = (folder / "ingest" / f"{name}.jsonl" for name in ("records", "problems"))
     with found.stage("validate", folder) as out:
         try:
             found.figures["validate"] = dict(validate(records, problems, data, out))
+            found.findings = list(read_lines(out / "findings.jsonl", Finding))
         except DataError as error:
             known = {finding.where for finding in found.findings}
-            found.findings += [
+            stopping = [
                 Finding(where=problem.where, code=problem.code, reason=problem.reason, action="dropped")
                 for problem in error.problems
                 if problem.where not in known
             ]
+            if data.pii == "stop" and any(finding.code.startswith("pii-") for finding in stopping):
+                shutil.rmtree(out)
+                _validate(found, data.model_copy(update={"pii": "redact"}), folder)
+                found.findings = [finding for finding in found.findings if not finding.code.startswith("pii-")]
+            found.findings += stopping
             raise
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prooftune.errors import EnvironmentLacks
 from prooftune.results import result_json
 from prooftune.spec import load_spec
 
@@ -28,7 +29,7 @@ def run_spec(path: Path, overrides: Sequence[str] = (), *, fresh: bool = False) 
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.finetune import finetune
-    from flows.terminal import live_progress
+    from flows.live import live_progress
 
     with temporary_settings({PREFECT_API_URL: api}), live_progress():
         result = finetune(spec)
@@ -36,10 +37,18 @@ def run_spec(path: Path, overrides: Sequence[str] = (), *, fresh: bool = False) 
 
 
 def server_address() -> dict[str, Any]:
-    """Return where the configured Prefect server is, or the local one, started if need be."""
-    from flows.local_server import configured_api_url, start_server
+    """Return where the configured Prefect server is, or the local one, started if need be.
+
+    Raises:
+        EnvironmentLacks: the configured server does not answer, or the local one does not come up.
+    """
+    from flows.local_server import configured_api_url, healthy, start_server
 
     if url := configured_api_url():
+        if not healthy(url):
+            raise EnvironmentLacks(
+                f"the configured Prefect server at {url} does not answer; start it, or unset PREFECT_API_URL to use a local one"
+            )
         return {"running": True, "ui": url.removesuffix("/api"), "api": url, "local": False}
     server = start_server(lambda: print("Starting the local Prefect server …", file=sys.stderr))  # noqa: T201 - to a person
     return {"running": True, "ui": server.ui_url, "api": server.api_url, "local": True, "pid": server.pid}

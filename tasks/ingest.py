@@ -6,7 +6,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from prooftune.spec import Data, Store
+from prooftune.spec import Store
 from prooftune.types import StageOutput
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -14,11 +14,14 @@ from tasks.stage import Stage
 
 
 @task(**policy("ingest", version=1, timeout_minutes=60))
-def ingest(store: Store, data: Data, fingerprint: str) -> StageOutput:
-    """Read ``data.source``, whose content has the given fingerprint; hands on ``records.jsonl`` and ``problems.jsonl``."""
+def ingest(store: Store, source: str, fingerprint: str) -> StageOutput:
+    """Read the source, whose content has the given fingerprint; hands on ``records.jsonl`` and ``problems.jsonl``.
+
+    Rejected rows are passed on, not raised: validate raises them together with everything else that is wrong.
+    """
     from prooftune.data.reading import read_source
 
-    output = Stage(store).perform(lambda out: read_source(data.source, out, on_invalid=data.on_invalid, report=report_to_ui("ingest")))
+    output = Stage(store).perform(lambda out: read_source(source, out, on_invalid="skip", report=report_to_ui("ingest")))
     create_table_artifact(
         [{"file": file["name"], "bytes": file["bytes"], "sha256": file["sha256"][:16]} for file in output.figures["files"]],
         key="ingest",

@@ -19,7 +19,8 @@ def preflight(store: Store, options: Task, method: Method, model: ModelRef, spli
 
     stage = Stage(store)
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
-    output = stage.perform(lambda out: check(train, validation, local_folder(model).path, options, method, out))
+    base = local_folder(model).path
+    output = stage.perform(lambda out: check(train, validation, base, options, method, out, trust_remote_code=model.trust_remote_code))
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
     create_markdown_artifact(f"What will be trained\n\n| figure | value |\n|---|---|\n{rows}", key="preflight")
     return output

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -79,7 +79,7 @@ def report_to_ui(stage: str) -> Report:
         percent = 100.0 * progress.done / max(progress.total, 1)
         text = f"{stage}: {progress.done} of {progress.total} {progress.unit}. {progress.text}".strip()
         if artifact is None:
-            artifact = create_progress_artifact(percent, key=f"{stage}-progress", description=text)
+            artifact = cast(UUID, create_progress_artifact(percent, key=f"{stage}-progress", description=text))
         else:
             update_progress_artifact(artifact, percent, description=text)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from prefect.runtime import flow_run
 
 from prooftune import __version__
-from prooftune.results import result_of
+from prooftune.results import read_result
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.objects import open_store
 from prooftune.types import Decision, Evaluation, ModelRef, RunResult, StageOutput, StageTime
@@ -35,14 +35,13 @@ def run_facts(spec: RunSpec, run_id: str, decision: Decision, outputs: tuple[Sta
         "name": spec.name,
         "decision": decision.model_dump(mode="json"),
         "evaluations": [evaluation.model_dump(mode="json") for evaluation in evaluations],
-        "report": f"runs/{run_id}/report.html",
         "stages": [{"name": output.stage, "seconds": round(output.seconds, 3)} for output in outputs],
         "prooftune": __version__,
     }
 
 
-def run_result(facts: dict[str, Any], spec: RunSpec, uploaded: StageOutput) -> RunResult:
-    """Return the result of the current flow run, with what it did itself and what it found done."""
-    result = result_of(facts, open_store(spec.store).uri, uploaded.figures["manifest"]["key"])
+def run_result(spec: RunSpec, run_id: str) -> RunResult:
+    """Return the published result, with what the current flow run did itself and what it found done."""
+    result = read_result(open_store(spec.store), run_id)
     stages = tuple(StageTime(name=done.stage, seconds=done.seconds, cached=done.cached) for done in finished_stages(UUID(flow_run.id)))
     return result.model_copy(update={"stages": stages, "ui_url": flow_run.ui_url})

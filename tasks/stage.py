@@ -16,6 +16,7 @@ from prefect.settings import get_current_settings
 from prooftune.spec import Store
 from prooftune.storage.objects import open_store
 from prooftune.types import StageOutput
+from tasks.policies import StageCache
 
 
 class Stage:
@@ -29,7 +30,11 @@ class Stage:
         self.name = context.task.name
         self._results = context.result_store
         policy = context.task.cache_policy
-        self._record: str = policy.compute_key(context, context.parameters, {})  # type: ignore[union-attr]
+        if not isinstance(policy, StageCache):
+            raise TypeError(
+                f"the task {self.name} has the cache policy {policy!r}; a stage's task takes its options from tasks.policies.policy"
+            )
+        self._record = policy.compute_key(context, context.parameters, {})
         self.key = self._record.removesuffix("/record.json")
 
     def path(self, output: StageOutput, name: str) -> Path:

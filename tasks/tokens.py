@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from prooftune.spec import Store, Task
-from prooftune.types import ModelRef, StageOutput
+from prooftune.types import ModelRef, SplitName, StageOutput
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.stage import Stage
@@ -18,8 +20,9 @@ def count_tokens(store: Store, options: Task, max_length: int, model: ModelRef, 
     from prooftune.data.tokens import count_tokens as count
 
     stage = Stage(store)
-    files = {name: stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout")}
-    output = stage.perform(lambda out: count(files, local_folder(model).path, options, max_length, out))
+    files = {name: stage.path(splits, f"{name}.jsonl") for name in get_args(SplitName)}
+    base = local_folder(model).path
+    output = stage.perform(lambda out: count(files, base, options, max_length, out, trust_remote_code=model.trust_remote_code))
     create_table_artifact(
         [
             {"split": name, **{key: value for key, value in figures.items() if key != "histogram"}}

@@ -60,7 +60,14 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pa
         "baseline": {"shots": 3},
         "backend": {
             "model": str(tiny_model),
-            "method": {"kind": "full", "epochs": 6, "learning_rate": 5.0e-3, "batch_size": 8, "early_stopping": None, "checks_per_epoch": 2},
+            "method": {
+                "kind": "full",
+                "epochs": 6,
+                "learning_rate": 5.0e-3,
+                "batch_size": 8,
+                "early_stopping": None,
+                "checks_per_epoch": 2,
+            },
         },
         "store": {"uri": str(folder / "store")},
     }
@@ -79,6 +86,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def server(home: dict[str, str]) -> Iterator[dict[str, Any]]:
     """The local Prefect server that the command line starts, stopped at the end; gives what ``prooftune up --json`` says."""
-    up = subprocess.run(["prooftune", "up", "--json"], env=home, capture_output=True, text=True, check=True)
-    yield json.loads(up.stdout)
-    subprocess.run(["prooftune", "down"], env=home, capture_output=True, check=True)
+    try:
+        up = subprocess.run(["prooftune", "up", "--json"], env=home, capture_output=True, text=True, check=False)
+        assert up.returncode == 0, up.stderr
+        yield json.loads(up.stdout)
+    finally:
+        subprocess.run(["prooftune", "down"], env=home, capture_output=True, check=True)

@@ -49,13 +49,13 @@ def make_model(folder: Path, *, layers: int = 3, hidden: int = 32, template: str
     return folder
 
 
-def write_examples(path: Path, count: int, seed: int) -> Path:
-    """Write ``count`` examples of unlike length: say the first word in capitals."""
+def write_examples(path: Path, count: int, seed: int, answer: str | None = None) -> Path:
+    """Write ``count`` examples of unlike length: say the first word in capitals, or always ``answer``."""
     rng = random.Random(seed)
     with path.open("w") as file:
         for at in range(count):
             words = rng.choices(WORDS, k=rng.randint(1, 6))
-            messages = (Message(role="user", content=" ".join(words)), Message(role="assistant", content=words[0].upper()))
+            messages = (Message(role="user", content=" ".join(words)), Message(role="assistant", content=answer or words[0].upper()))
             example = Example(id=hashlib.sha256(f"{seed} {at}".encode()).hexdigest()[:16], source=f"made:{at + 1}", messages=messages)
             file.write(example.model_dump_json() + "\n")
     return path

@@ -10,7 +10,50 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {"red": "stop", "amber": "wait", "green": "go"}
-WORDS = ["road", "bridge", "tram", "corner", "market", "school", "river", "tower", "garden", "station", "harbour", "museum", "bakery", "tunnel", "square", "church", "park", "mill", "cinema", "depot", "morning", "evening", "rain", "fog", "snow", "wind", "summer", "winter", "bright", "quiet", "busy", "narrow", "broad", "steep", "old", "new", "wooden", "stone", "crowded", "empty", "slow", "quick"]
+WORDS = [
+    "road",
+    "bridge",
+    "tram",
+    "corner",
+    "market",
+    "school",
+    "river",
+    "tower",
+    "garden",
+    "station",
+    "harbour",
+    "museum",
+    "bakery",
+    "tunnel",
+    "square",
+    "church",
+    "park",
+    "mill",
+    "cinema",
+    "depot",
+    "morning",
+    "evening",
+    "rain",
+    "fog",
+    "snow",
+    "wind",
+    "summer",
+    "winter",
+    "bright",
+    "quiet",
+    "busy",
+    "narrow",
+    "broad",
+    "steep",
+    "old",
+    "new",
+    "wooden",
+    "stone",
+    "crowded",
+    "empty",
+    "slow",
+    "quick",
+]
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

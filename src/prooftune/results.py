@@ -13,7 +13,7 @@ from prooftune.types import Decision, Evaluation, RunResult, StageTime
 
 
 def read_result(store: ObjectStore, run_id: str) -> RunResult:
-    """Return the result of a published run.
+    """Return the result of a published run; each of its stages counts as found done.
 
     Raises:
         NoSuchObject: there is no such run; the message names those with a similar id.
@@ -21,14 +21,10 @@ def read_result(store: ObjectStore, run_id: str) -> RunResult:
         IntegrityError: the manifest is damaged.
     """
     try:
-        facts = read_manifest(store, run_id).facts
+        manifest = read_manifest(store, run_id)
     except NoSuchObject:
         raise NoSuchObject(f"{store.uri} holds no run {run_id!r}{_nearest(store, run_id)}") from None
-    return result_of(facts, store.uri, f"runs/{run_id}/manifest.json")
-
-
-def result_of(facts: Mapping[str, Any], store_uri: str, manifest_key: str) -> RunResult:
-    """Return the result that a manifest's facts tell of; each of its stages counts as found done."""
+    facts: Mapping[str, Any] = manifest.facts
     decision = Decision.model_validate(facts["decision"])
     return RunResult(
         run_id=facts["run_id"],
@@ -36,8 +32,8 @@ def result_of(facts: Mapping[str, Any], store_uri: str, manifest_key: str) -> Ru
         reasons=decision.reasons,
         decision=decision,
         evaluations=tuple(Evaluation.model_validate(item) for item in facts["evaluations"]),
-        report=_address(store_uri, facts["report"]),
-        manifest=_address(store_uri, manifest_key),
+        report=_address(store.uri, manifest.files["report.html"].key),
+        manifest=_address(store.uri, f"runs/{run_id}/manifest.json"),
         stages=tuple(StageTime(**stage, cached=True) for stage in facts["stages"]),
     )
 

@@ -218,9 +218,9 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> RunSpec:
     """
     path = Path(path)
     raw = _read_yaml(path)
-    source = raw.get("data", {}).get("source") if isinstance(raw.get("data"), dict) else None
-    if isinstance(source, str) and _is_relative_path(source):
-        raw["data"]["source"] = str(path.parent.resolve() / source)
+    data = raw.get("data")
+    if isinstance(data, dict) and isinstance(source := data.get("source"), str) and _is_relative_path(source):
+        data["source"] = str(path.parent.resolve() / source)
     for key, value in _parse_overrides(overrides):
         if key == "data.source" and isinstance(value, str) and _is_relative_path(value):
             value = str(Path.cwd() / value)
@@ -253,6 +253,10 @@ def _read_yaml(path: Path) -> dict[str, object]:
         raise SpecError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise SpecError(f"{path} is nested too deeply to be a spec") from None
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # of a scalar that looks like a date or number and is none, such as 2026-13-01
+        raise SpecError(f"{path} holds a value that YAML cannot read: {error}; quote it if it is text") from None
     if not isinstance(raw, dict):
         raise SpecError(f"{path} holds {type(raw).__name__}; a spec is a mapping that starts with `name:`")
     return raw

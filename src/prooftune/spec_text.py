@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -76,9 +77,10 @@ def _setting(name: str, value: object, space: str, *, commented_out: bool) -> It
     if isinstance(value, str) and _is_block(value):
         lines = [f"{name}: {'|' if value.endswith(LF) else '|-'}", *(f"  {line}" if line else "" for line in value.rstrip(LF).split(LF))]
     else:
-        flow = None if isinstance(value, dict) else True
-        lines = yaml.safe_dump({name: value}, default_flow_style=flow, allow_unicode=True, width=10_000).strip().splitlines()
-        lines = [_without_braces(line) for line in lines]
+        # Only double quotes have escapes for controls and odd line breaks.
+        style = '"' if isinstance(value, str) and not value.isprintable() else None
+        text = yaml.safe_dump(value, default_flow_style=True, default_style=style, allow_unicode=True, width=math.inf)
+        lines = [f"{name}: {text.strip().removesuffix('...').strip()}"]
     for line in lines:
         yield f"{space}{'#' if commented_out else ''}{line}" if line else ""
 
@@ -87,11 +89,6 @@ def _is_block(text: str) -> bool:
     """Whether it is several lines that YAML can hold as they are; anything else is quoted."""
     lines = text.removesuffix(LF).split(LF)
     return len(lines) > 1 and not lines[0].startswith(" ") and all(lines[i] for i in (0, -1)) and all(map(str.isprintable, lines))
-
-
-def _without_braces(line: str) -> str:
-    """``{key: value}`` → ``key: value``."""
-    return line[1:-1] if line.startswith("{") and line.endswith("}") else line
 
 
 def _plain(value: object) -> object:

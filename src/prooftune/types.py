@@ -6,7 +6,7 @@ They live here and not in flow files, because a class defined in a flow file pic
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -156,7 +156,7 @@ class StageOutput(Frozen):
     """Digest of everything the stage's result depends on; the same key is the same work."""
     artifacts: dict[str, ArtifactRef]
     """By path relative to the stage's output folder."""
-    figures: dict[str, object]
+    figures: dict[str, Any]
     """JSON-able figures for the report and the next stages."""
     seconds: float
     """Wall time of the stage's own work, when it was really done."""

@@ -33,6 +33,7 @@ BAD_KEYS = (
     "work/x",
     "x" * 701,
 )
+pytest_plugins = ["fixtures_s3"]
 FORK = multiprocessing.get_context("fork")
 AT_ONCE = FORK.Barrier(6)
 

@@ -100,7 +100,7 @@ def test_a_kill_in_any_stage_loses_nothing(finished: dict[str, Any], toy_folder:
         run = subprocess.Popen(command, env=home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert run.stderr is not None
         for line in run.stderr:
-            if line.split()[:2] == ["→", stage]:
+            if line.strip() == f"{stage}: started":
                 run.kill()
                 break
         assert run.wait(timeout=300) == -9, f"the run was to be killed in {stage}"

@@ -26,6 +26,7 @@ from prooftune.storage.registry import read_registry, register
 from prooftune.storage.s3 import S3Store
 from prooftune.types import Decision
 
+pytest_plugins = ["fixtures_s3"]
 FORK = multiprocessing.get_context("fork")
 STORAGE = str(Path(disk.__file__).parent)
 PROMOTE = Decision(verdict="promote", reasons=("because",))
@@ -94,9 +95,9 @@ def _is_whole_or_absent(store: ObjectStore, files: dict[str, Path]) -> None:
 
 
 def test_a_kill_at_any_line_leaves_old_or_new(tmp_path: Path, files: dict[str, Path]) -> None:
-    """A process that publishes and registers is killed at 100 points; every time the run is whole or absent, and in the end it is whole."""
+    """A process that publishes and registers is killed at 50 points; every time the run is whole or absent, and in the end it is whole."""
     total = _lines_of(lambda: _publish_and_register(LocalStore(tmp_path / "dry"), files))
-    for number, point in enumerate(range(1, total, total // 100)):
+    for number, point in enumerate(range(1, total, total // 50)):
         store = LocalStore(tmp_path / f"store-{number}")
         _is_killed_at_each(
             range(point, point + 1), lambda s=store: _publish_and_register(s, files), lambda s=store: _is_whole_or_absent(s, files)

@@ -156,7 +156,14 @@ def test_a_key_of_json_is_context() -> None:
     assert json.loads(redact('{"phone": 5550100199, "id": 5550100199}')[0]) == {"phone": "[PHONE]", "id": 5550100199}
 
 
-PIECES = st.sampled_from([*PHONES, *(line.split("|")[1] for line in OTHERS), *NOT_PERSONAL, " ", "/", "-", "(", ")", "0", "+", ",", "@", ".", "tel "])
+def test_a_placeholder_is_no_context() -> None:
+    """``[PHONE]`` does not make the next number a phone number."""
+    assert redact('{"+1 555 0100": 1000000}')[0] == '{"[PHONE]": 1000000}'
+
+
+PIECES = st.sampled_from(
+    [*PHONES, *(line.split("|")[1] for line in OTHERS), *NOT_PERSONAL, " ", "/", "-", "(", ")", "0", "+", ",", "@", ".", "tel "]
+)
 TEXTS = st.lists(st.one_of(PIECES, st.text(max_size=4)), max_size=8).map("".join)
 
 
@@ -168,7 +175,9 @@ def test_redaction_is_idempotent(text: str) -> None:
     assert find(redacted) == {}
 
 
-VALUES = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS), lambda inner: st.lists(inner, max_size=3))
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS), lambda inner: st.lists(inner, max_size=3)
+)
 
 
 @given(st.dictionaries(TEXTS, VALUES, max_size=4), st.booleans())

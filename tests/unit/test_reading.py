@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from prooftune.data.lines import read_lines
 from prooftune.data.reading import Limits, read_source
 from prooftune.errors import DataError, StoreUnavailable, TransientError
 from prooftune.types import Finding, Progress, Record
+
+pytest_plugins = ["fixtures_s3"]
 
 ROWS = [{"prompt": "Grüße, «Welt»", "completion": 'a "b"\nc'}, {"prompt": "two", "completion": "x,y;z\t"}]
 
@@ -37,14 +40,17 @@ def as_lines(rows: list[dict[str, str]]) -> bytes:
 
 
 def write_jsonl(path: Path) -> None:
+    """JSON lines."""
     path.write_bytes(as_lines(ROWS))
 
 
 def write_json(path: Path) -> None:
+    """A JSON list over several lines."""
     path.write_text(json.dumps(ROWS, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def write_csv(path: Path, delimiter: str = ",") -> None:
+    """A table with a header."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["prompt", "completion"], delimiter=delimiter)
         writer.writeheader()
@@ -52,6 +58,7 @@ def write_csv(path: Path, delimiter: str = ",") -> None:
 
 
 def write_parquet(path: Path) -> None:
+    """Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -59,10 +66,12 @@ def write_parquet(path: Path) -> None:
 
 
 def write_gz(path: Path) -> None:
+    """JSON lines in gzip."""
     path.write_bytes(gzip.compress(as_lines(ROWS)))
 
 
 def write_zst(path: Path) -> None:
+    """JSON lines in Zstandard."""
     import pyarrow as pa
 
     path.write_bytes(pa.compress(as_lines(ROWS), "zstd", asbytes=True))
@@ -175,56 +184,52 @@ def test_long_elements_of_a_list_are_split_right_across_chunks(tmp_path: Path, o
 
 
 def test_an_unreachable_hub_is_worth_another_try(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
-    """Without a network the real loader fails as transient; a name that is none fails as data."""
+    """Without a network the real loader fails as transient."""
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(TransientError, match="hub cannot be reached"):
         read_source("hf://owner/name:train", out)
+
+
+@pytest.mark.parametrize("source", ["hf://../../etc", "hf://owner", "hf://owner/..", "hf:///etc/passwd"])
+def test_a_hub_name_is_never_a_path(source: str, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader takes a folder for a data set, so only names of the hub's form reach it, and none that is also a folder here."""
     with pytest.raises(DataError, match="hf://owner/name"):
-        read_source("hf://../../etc", out)
+        read_source(source, out)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    with pytest.raises(DataError, match="instead of the hub"):
+        read_source("hf://owner/name", out)
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """A real HTTP server that speaks S3, with one bucket."""
-    from moto.server import ThreadedMotoServer
-
-    for key, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "DEFAULT_REGION": "eu-central-1"}.items():
-        monkeypatch.setenv(f"AWS_{key}", value)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-    import boto3
-
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    yield client
-    server.stop()
-
-
-def test_a_bucket_is_read_by_key_or_prefix(bucket, out: Path) -> None:  # type: ignore[no-untyped-def]
-    """Keys below a prefix are files; a key that only starts alike, or climbs out by name, is harmless."""
-    for key in ("run/a.jsonl", "run/../../b.jsonl", "run-old/c.jsonl", "run/notes.md"):
-        bucket.put_object(Bucket="data", Key=key, Body=as_lines(ROWS[:1]))
-    figures = read_source("s3://data/run", out)
-    assert [record.source for record in records(out)] == ["../../b.jsonl:1", "a.jsonl:1"]
+def test_a_bucket_is_read_by_key_or_prefix(s3_server: Any, s3_uri: str, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+    """Keys below a prefix are files; a key that only starts alike is not one of them, and a name never becomes a path."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.endpoint)
+    root = s3_uri.removeprefix(f"s3://{s3_server.bucket}/")
+    for key in ("run/a.jsonl", "run/sub/..b\n.jsonl", "run-old/c.jsonl", "run/notes.md"):
+        s3_server.client().put_object(Bucket=s3_server.bucket, Key=f"{root}/{key}", Body=as_lines(ROWS[:1]))
+    figures = read_source(f"{s3_uri}/run", out)
+    assert [record.source for record in records(out)] == ["a.jsonl:1", "sub/..b\\x0a.jsonl:1"]
     assert figures["ignored"] == ["notes.md (no data format)"]
-    read_source("s3://data/run/a.jsonl", out)
+    read_source(f"{s3_uri}/run/a.jsonl", out)
     assert [record.source for record in records(out)] == ["a.jsonl:1"]
     with pytest.raises(StoreUnavailable, match="404"):
-        read_source("s3://nothing/run", out)
+        read_source("s3://nothing-here/run", out)
     with pytest.raises(DataError, match="no data files"):
-        read_source("s3://data/empty/", out)
+        read_source(f"{s3_uri}/empty/", out)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-canary")
+    with pytest.raises(StoreUnavailable, match="403") as caught:
+        read_source(f"{s3_uri}/run", out)
+    assert "canary" not in str(caught.value)
 
 
 def test_an_unreachable_bucket_is_worth_another_try(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     """A refused connection is transient."""
-    for key, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "REGION": "eu-central-1", "MAX_ATTEMPTS": "1"}.items():
+    for key, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "REGION": "us-east-1", "MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(f"AWS_{key}", value)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    with pytest.raises(TransientError, match="cannot be reached"):
+    with pytest.raises(TransientError, match="no full answer"):
         read_source("s3://data/run", out)
 
 

@@ -72,6 +72,16 @@ def test_scalars_in_a_table_are_written_as_json(value: object, text: str) -> Non
     assert turns(example)[-1] == ("assistant", text)
 
 
+def test_a_target_of_another_form_than_the_others_is_refused() -> None:
+    """A list among objects is a slip in labelling; a number among texts is not."""
+    targets = [{"a": 1}, ["a", 1], {"a": 2}, "a", None]
+    records = [Record(source=f"x:{i}", fields={"prompt": f"Q{i}", "target": target}) for i, target in enumerate(targets)]
+    codes = [result.code if isinstance(result, Finding) else "" for result in convert(records, data("table"))]
+    assert codes == ["", "wrong-type", "", "wrong-type", "empty-target"]
+    records = [Record(source=f"x:{i}", fields={"prompt": f"Q{i}", "target": target}) for i, target in enumerate(["a", 1, True])]
+    assert all(isinstance(result, Example) for result in convert(records, data("table")))
+
+
 def test_alpaca_joins_instruction_and_input_and_keeps_its_system() -> None:
     """The input follows the instruction after a blank line; a system column becomes the system message."""
     example = one({"instruction": "Do", "input": "this", "output": "A", "system": "S"})
@@ -154,7 +164,14 @@ def test_a_table_is_recognised_by_the_columns_of_the_spec() -> None:
 
 
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(), max_size=5), st.sampled_from(["user", "assistant", "text"])),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(st.characters(), max_size=5),
+        st.sampled_from(["user", "assistant", "text"]),
+    ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text", "tool_calls", "x"]), inner, max_size=4),

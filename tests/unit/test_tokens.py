@@ -106,6 +106,7 @@ def test_counts_equal_a_plain_rendering_of_the_demo_model(tmp_path: Path) -> Non
     table, _ = count(tmp_path, folder, {"train": rows}, task=Task(system="Name the intent."))
     tokenizer = load_tokenizer(folder)
     for row, line in zip(rows, table, strict=True):
-        head = f"<|im_start|>system\nName the intent.<|im_end|>\n<|im_start|>user\n{row.messages[0].content}<|im_end|>\n<|im_start|>assistant\n"
+        head = "<|im_start|>system\nName the intent.<|im_end|>\n<|im_start|>user\n"
+        head += f"{row.messages[0].content}<|im_end|>\n<|im_start|>assistant\n"
         assert int(line["prompt_tokens"]) == len(tokenizer(head, add_special_tokens=False).input_ids)
         assert int(line["target_tokens"]) == len(tokenizer(f"{row.target}<|im_end|>", add_special_tokens=False).input_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prooftune.data.objects import encode_object
@@ -12,7 +13,8 @@ from prooftune.errors import DataError, TransientError
 if TYPE_CHECKING:
     from prooftune.data.formats import Rows
 
-_NAME = re.compile(r"hf://(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?(?::(?P<split>[\w.-]+))?")
+_PART = r"[A-Za-z0-9][\w.-]*"
+_NAME = re.compile(rf"hf://(?P<id>{_PART}/{_PART})(?:/(?P<config>{_PART}))?(?::(?P<split>{_PART}))?")
 
 
 def read_hub(source: str, limits: Limits) -> Rows:
@@ -25,6 +27,8 @@ def read_hub(source: str, limits: Limits) -> Rows:
     match = _NAME.fullmatch(source)
     if match is None:
         raise DataError(f"{source} is not of the form hf://owner/name, hf://owner/name/config or either with :split")
+    if Path(match["id"]).exists():
+        raise DataError(f"{source}: the loader would read the folder {match['id']} here instead of the hub; run from another folder")
     for number, row in enumerate(_load(source, match["id"], match["config"], match["split"]), start=1):
         data = encode_object(row)
         if isinstance(data, bytes) and len(data) > limits.line_bytes:

@@ -48,13 +48,17 @@ def _is_json(text: str) -> bool:
 
 
 def _redact_json(text: str, counts: Counter[Kind]) -> str:
+    """Redact strings and numbers until nothing is left to find: what one becomes is context to the next."""
+
     def token(match: re.Match[str]) -> str:
         raw = match[0]
         plain = json.loads(raw) if raw[0] == '"' else raw
         redacted = _redact_text(plain, text[max(0, match.start() - _CONTEXT) : match.start()], counts)
         return raw if redacted == plain else json.dumps(redacted, ensure_ascii=False)
 
-    return _JSON_TOKEN.sub(token, text)
+    while (redacted := _JSON_TOKEN.sub(token, text)) != text:
+        text = redacted
+    return text
 
 
 def _redact_text(text: str, before: str, counts: Counter[Kind]) -> str:
@@ -69,7 +73,9 @@ def _redact_text(text: str, before: str, counts: Counter[Kind]) -> str:
             return text
 
 
-def _replace(text: str, before: str, kind: Kind, pattern: re.Pattern[str], keep: Callable[[str, str], str | None], counts: Counter[Kind]) -> str:
+def _replace(
+    text: str, before: str, kind: Kind, pattern: re.Pattern[str], keep: Callable[[str, str], str | None], counts: Counter[Kind]
+) -> str:
     def one(match: re.Match[str]) -> str:
         context = (before + text[max(0, match.start() - _CONTEXT) : match.start()])[-_CONTEXT:]
         found = keep(match[0], context)
@@ -128,8 +134,8 @@ _AMERICAN = re.compile(rf"[(1-9]{_BEGINS}(?:(?<=1)[ .-]{_AREA}|(?<=\()[2-9]\d\d\
 _AFTER_CUE = re.compile(rf"[(\d]{_BEGINS}(?:(?<=\d)|\d)(?:{_GAP}?\d){{6,13}}{_ENDS}")
 
 _CUE = re.compile(
-    r"(?:\b(?:tel|phone|telephone|cell|mobile|fax|whatsapp|call|dial|ring|text|mobil|handy|ruf|anruf|rückruf|hotline)"
-    r"|\b\w*(?:telefon|phone_?number|rufnummer|handynummer|mobilnummer|mobilfunk|phone)\w*)"
+    r"(?:(?<!\[)\b(?:tel|phone|telephone|cell|mobile|fax|whatsapp|call|dial|ring|text|mobil|handy|ruf|anruf|rückruf|hotline)"
+    r"|(?<!\[)\b\w*(?:telefon|phone_?number|rufnummer|handynummer|mobilnummer|mobilfunk|phone)\w*)"
     r"\W{0,4}(?:(?:no|nr|number|nummer|num|is|ist|lautet|unter|on|me|us|him|her|at|back|an)\b\W{0,4}){0,4}$",
     re.IGNORECASE,
 )

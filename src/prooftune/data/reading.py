@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import re
@@ -137,10 +136,7 @@ class _Ingest:
         prefix = b'{"source":' + json.dumps(name, ensure_ascii=False).encode()[:-1] + b":"
         write = self._records.write
         with closing(rows):  # type: ignore[type-var]  # every reader is a generator
-            for seen in itertools.count(1):
-                number, row = next(rows, (0, None))
-                if row is None:
-                    break
+            for seen, (number, row) in enumerate(rows, start=1):
                 if isinstance(row, Flaw):
                     self._reject(Problem(f"{name}:{number}", row.reason, row.code))
                 else:

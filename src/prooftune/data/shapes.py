@@ -5,7 +5,7 @@ Shapes:
     - ``sharegpt``: ``conversations`` of ``from`` and ``value``.
     - ``alpaca``: ``instruction``, optional ``input``, ``output``.
     - ``prompt_completion``: ``prompt`` and ``completion``, each text or a list of messages.
-    - ``table``: two columns that ``data.columns`` names.
+    - ``table``: two columns that ``data.columns`` names; all targets are objects, or all lists, or all text and other scalars.
 
 All but ``chat`` may have a ``system`` column. The target is the last message, which must be the assistant's; text is kept to the letter.
 """
@@ -37,7 +37,7 @@ _ROLES: dict[str, Role] = {role: role for role in get_args(Role)} | {"developer"
 _SHAREGPT_ROLES: dict[str, Role] = _ROLES | {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "observation": "tool"}
 
 
-class _Unfit(ValueError):  # noqa: N818 - a state of one record, turned into a Finding
+class _Unfit(ValueError):
     """A record that is no example, and why."""
 
     def __init__(self, code: str, reason: str) -> None:
@@ -88,11 +88,31 @@ def convert(records: Iterable[Record], data: Data) -> Iterator[Example | Finding
     if not head:
         return
     shape = resolve_shape(head, data)
+    usual = _usual_form(head, data.columns.target) if shape == "table" else None
     for record in itertools.chain(head, rest):
         try:
+            if usual:
+                _refuse_odd_form(record.fields.get(data.columns.target), data.columns.target, usual)
             yield _example(record, shape, data.columns)
         except _Unfit as unfit:
             yield Finding(where=record.source, code=unfit.code, reason=unfit.reason, action="dropped")
+
+
+def _usual_form(head: Sequence[Record], column: str) -> str | None:
+    votes = Counter(_form(value) for record in head if (value := record.fields.get(column)) is not None)
+    return votes.most_common(1)[0][0] if votes else None
+
+
+def _form(value: object) -> str:
+    return _kind(value) if isinstance(value, dict | list) else "plain"
+
+
+def _refuse_odd_form(value: object, column: str, usual: str) -> None:
+    """A list among objects is a slip of whoever labelled it, not another answer to learn."""
+    if value is not None and _form(value) != usual:
+        raise _Unfit(
+            "wrong-type", f"field {column!r} is {_kind(value)}; in the other records it is {usual.replace('plain', 'text or a number')}"
+        )
 
 
 def _example(record: Record, shape: Shape, columns: Columns) -> Example:

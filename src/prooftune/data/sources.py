@@ -8,19 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
 
+from prooftune.data.buckets import BucketFile, list_bucket
 from prooftune.data.formats import format_of, known_formats
 from prooftune.data.streams import FileUnusable, Limits
-from prooftune.errors import DataError, EnvironmentLacks, StoreUnavailable, TransientError
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
+from prooftune.errors import DataError
 
 _GLOB = frozenset("*?[")
 
@@ -56,30 +53,6 @@ class LocalFile:
                 raise FileUnusable("changed", "changed while it was being read; run again when nothing writes to it")
 
 
-@dataclass(frozen=True, slots=True)
-class BucketFile:
-    """A data file in a bucket; it is copied to a temporary file while it is open."""
-
-    name: str
-    size: int
-    bucket: str
-    key: str
-
-    @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """Fetch it and open the copy.
-
-        Raises:
-            StoreUnavailable: when the bucket refuses.
-            TransientError: when it cannot be reached.
-        """
-        with tempfile.TemporaryFile() as copy:
-            with _bucket_errors(self.bucket):
-                _client().download_fileobj(self.bucket, self.key, copy)
-            copy.seek(0)
-            yield copy
-
-
 DataFile = LocalFile | BucketFile
 
 
@@ -98,7 +71,7 @@ def find_files(source: str, limits: Limits) -> Found:
 
     Raises:
         DataError: when there is nothing, or nothing that can be read.
-        StoreUnavailable, EnvironmentLacks, TransientError: when a bucket refuses or cannot be reached.
+        StoreUnavailable, TransientError: when a bucket refuses or cannot be reached.
     """
     if source.startswith("s3://"):
         found = _in_bucket(source, limits)
@@ -213,55 +186,15 @@ def _without_notes(files: list[LocalFile]) -> tuple[list[LocalFile], list[str]]:
 
 
 def _in_bucket(source: str, limits: Limits) -> Found:
-    bucket, _, prefix = source.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise DataError(f"{source} names no bucket; required is s3://bucket/key-or-prefix")
-    files: list[DataFile] = []
+    files: list[BucketFile] = []
     ignored: list[str] = []
-    with _bucket_errors(bucket):
-        for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for entry in page.get("Contents", ()):
-                key = entry["Key"]
-                if key != prefix and prefix and not prefix.endswith("/") and not key.startswith(f"{prefix}/"):
-                    continue  # a key that only starts alike: s3://b/tickets must not read tickets-old.jsonl
-                name = shown(PurePosixPath(key).name if key == prefix else key.removeprefix(prefix).lstrip("/"))
-                if format_of(key) and entry["Size"]:
-                    files.append(BucketFile(name, entry["Size"], bucket, key))
-                elif not key.endswith("/"):
-                    ignored.append(f"{name} ({'empty' if format_of(key) else 'no data format'})")
-            _refuse_many(len(files) + len(ignored), source, limits)
+    for file in list_bucket(source):
+        if format_of(file.key) and file.size:
+            files.append(replace(file, name=shown(file.name)))
+        else:
+            ignored.append(f"{shown(file.name)} ({'empty' if format_of(file.key) else 'no data format'})")
+        _refuse_many(len(files) + len(ignored), source, limits)
     return Found(tuple(sorted(files, key=lambda file: file.name)), tuple(sorted(ignored)))
-
-
-def _client() -> S3Client:
-    import boto3
-
-    return boto3.client("s3")  # the endpoint, keys and region come from the environment (AWS_ENDPOINT_URL_S3 …)
-
-
-@contextmanager
-def _bucket_errors(bucket: str) -> Iterator[None]:
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, NoCredentialsError, NoRegionError
-
-    try:
-        yield
-    except (NoCredentialsError, NoRegionError) as error:
-        raise EnvironmentLacks(
-            f"s3://{bucket}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or a profile) and AWS_REGION"
-        ) from None
-    except (ConnectionError, HTTPClientError) as error:
-        raise TransientError(f"s3://{bucket} cannot be reached: {error}") from None
-    except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        code = error.response.get("Error", {}).get("Code", "")
-        if status >= 500 or status == 429 or code == "SlowDown":
-            raise TransientError(f"s3://{bucket} answers {status} {code}") from None
-        raise StoreUnavailable(
-            f"s3://{bucket} refuses to be read: {status} {code}; check the bucket's name, the key and its rights"
-        ) from None
-    except (Boto3Error, BotoCoreError) as error:
-        raise StoreUnavailable(f"s3://{bucket} cannot be read: {error}") from None
 
 
 def shown(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Flaw(NamedTuple):
     reason: str
 
 
-class FileUnusable(ValueError):  # noqa: N818 - a state of the file, turned into a Problem before anyone else sees it
+class FileUnusable(ValueError):
     """A file as a whole cannot be read; carries the flaw and, where known, the line it begins at."""
 
     def __init__(self, code: str, reason: str, line: int | None = None) -> None:
@@ -77,8 +78,9 @@ class Readable(Protocol):
 
 def bounded_lines(stream: Readable, limit: int) -> Iterator[tuple[int, bytes | LongLine]]:
     """Yield 1-based line numbers and lines with their line end, holding no more than ``limit`` bytes of any."""
+    readline = stream.readline
     for number in itertools.count(1):
-        line = stream.readline(limit + 1)
+        line = readline(limit + 1)
         if not line:
             return
         if len(line) > limit and not line.endswith(b"\n"):
@@ -164,4 +166,5 @@ def _expand(raw: BinaryIO, compression: str) -> BinaryIO:
         return gzip.GzipFile(fileobj=raw, mode="rb")  # type: ignore[return-value]  # a GzipFile reads as a BinaryIO does
     import pyarrow as pa  # type: ignore[import-untyped]
 
-    return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")  # type: ignore[no-any-return]
+    # Arrow closes the file that it is given, so it gets a handle of its own; both share one position.
+    return pa.CompressedInputStream(pa.PythonFile(os.fdopen(os.dup(raw.fileno()), "rb", buffering=0), mode="r"), "zstd")  # type: ignore[no-any-return]

@@ -31,10 +31,10 @@ from prooftune.economics.lengths import Lengths
 from prooftune.spec import Method, RunSpec
 from prooftune.types import SplitName
 
-EFFICIENCY = {"train": 0.45, "read": 0.5, "write": 0.2}
-"""Share of the measured matrix speed. Calibrated on SmolLM2-135M, fp32, 2 cores at 135 GFLOP/s: training by LoRA at 96-116 tokens/s."""
+EFFICIENCY = {"train": 0.33, "read": 0.35, "write": 0.15}
+"""Share of the measured matrix speed. Calibrated on SmolLM2-135M, fp32, 2 cores at 94 GFLOP/s each: training by LoRA at 96-116 tokens/s."""
 MEASURE_S = 0.5
-START_UP_S = {"model": 3.0, "train": 12.0, "baselines": 6.0, "evaluate": 6.0, "report": 4.0, "count-tokens": 4.0}
+START_UP_S = {"model": 3.0, "train": 12.0, "baselines": 6.0, "evaluate": 6.0, "report": 4.0, "tokens": 4.0}
 """Importing libraries, loading weights and tokenizers, drawing plots."""
 
 
@@ -109,7 +109,7 @@ def measure_gflops(seconds: float = MEASURE_S) -> float:
     little about the next ten minutes.
     """
     import numpy as np
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     size = 256
     left = np.full((size, size), 0.5, dtype=np.float32)
@@ -148,7 +148,7 @@ def estimate_seconds(spec: RunSpec, size: ModelSize, lengths: Mapping[SplitName,
     checks = lengths["validation"].total * (method.checks_per_epoch * method.epochs) / read
     return {
         "model": START_UP_S["model"],
-        "count-tokens": START_UP_S["count-tokens"],
+        "tokens": START_UP_S["count-tokens"],
         "baselines": START_UP_S["baselines"] + sum(rungs[name] for name in spec.baseline.ladder),
         "train": START_UP_S["train"] + training + checks,
         "evaluate": START_UP_S["evaluate"] + answering(holdout.targets),

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +81,16 @@ def _count(path: Path, task: Task, max_length: int, encode: Encode, problems: li
         longest=max(wholes, default=0),
         longest_target=max(targets, default=0),
         truncated=sum(whole > max_length for whole in wholes),
-        shared=len(commonprefix(prompts)),
+        shared=_shared(prompts),
     )
+
+
+def _shared(prompts: Sequence[list[int]]) -> int:
+    """Tokens that all prompts begin with: those of the first and the last in order."""
+    if not prompts:
+        return 0
+    first, last = min(prompts), max(prompts)
+    return next((index for index, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
 
 
 def exact_encoder(folder: Path) -> Encode | None:

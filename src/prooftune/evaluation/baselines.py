@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prooftune.data.lines import read_lines
 from prooftune.evaluation.demonstrations import choose_demonstrations
-from prooftune.evaluation.scoring import evaluate, figures, open_contest, read_examples
+from prooftune.evaluation.scoring import evaluate, figures, open_contest
 from prooftune.models.loading import load_base, load_tokenizer
 from prooftune.spec import Baseline, Task
 from prooftune.training.encoding import prompt_ids, with_system
@@ -41,7 +42,7 @@ def run_baselines(
         DataError: the holdout is empty, or a prompt does not fit into the model's context.
         ModelUnavailable: the model cannot be loaded safely.
     """
-    examples = read_examples(train)
+    examples = list(read_lines(train, Example))
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
     contest = open_contest(examples, holdout, holdout_sha256, task, tokenizer)
     model = load_base(model_folder, trust_remote_code=trust_remote_code)
@@ -94,7 +95,8 @@ def _shared_tokens(system: str, demonstrations: Sequence[Example], tokenizer: Pr
 
 
 def _description(system: str, demonstrations: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> str:
-    shown = f"{len(demonstrations)} demonstrations from the training split" if demonstrations else "no demonstrations"
+    plural = "" if len(demonstrations) == 1 else "s"
+    shown = f"{len(demonstrations)} demonstration{plural} from the training split" if demonstrations else "no demonstrations"
     tokens = _shared_tokens(system, demonstrations, tokenizer)
     return f"{'system message' if system else 'no system message'}, {shown}, {tokens} tokens around each question"
 

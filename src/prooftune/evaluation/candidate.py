@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prooftune.evaluation.scoring import evaluate, figures, open_contest, read_examples
+from prooftune.data.lines import read_lines
+from prooftune.evaluation.scoring import evaluate, figures, open_contest
 from prooftune.models.loading import Kind, load_candidate, load_tokenizer
 from prooftune.spec import Task
 from prooftune.training.encoding import with_system
-from prooftune.types import Report, no_report
+from prooftune.types import Example, Report, no_report
 
 NAME = "candidate"
 
@@ -36,7 +37,7 @@ def evaluate_candidate(
         ModelUnavailable: the model or adapter cannot be loaded safely.
     """
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
-    contest = open_contest(read_examples(train), holdout, holdout_sha256, task, tokenizer)
+    contest = open_contest(list(read_lines(train, Example)), holdout, holdout_sha256, task, tokenizer)
     model = load_candidate(model_folder, adapter, kind=kind, trust_remote_code=trust_remote_code)
     description = f"fine-tuned ({kind}), {'system message' if task.system else 'no system message'}, no demonstrations"
     evaluation = evaluate(

@@ -138,7 +138,7 @@ def _examples_needed(compared: Comparison, gate: Gate) -> int | None:
 
 def _settled_by(needed: int | None) -> str:
     if needed is None:
-        return "The contestants are exactly even and gate.min_effect is 0: no number of held-out examples would settle that."
+        return "The difference is so close to what is to be shown that no number of held-out examples in reach would settle it."
     return f"About {needed:,} held-out examples would settle it, if the effect is what was observed ({100 * POWER:g} % power)."
 
 

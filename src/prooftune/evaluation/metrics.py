@@ -35,7 +35,7 @@ _NOT_JSON: Final = object()
 
 
 def metrics_for(targets: Sequence[str], task: Task) -> list[str]:
-    """Return the metrics that make sense for these targets, ``task.metric`` first.
+    """Return the metrics that make sense for targets such as these, ``task.metric`` first.
 
     JSON objects: exact match, validity and fields. Labels (short texts that come back twice each, on average): accuracy and macro F1.
     Other text: ROUGE-L.
@@ -71,7 +71,7 @@ def measure(names: Sequence[str], answers: Sequence[str], targets: Sequence[str]
     scores = {name: [score(name, answer, target) for answer, target in zip(answers, targets, strict=True)] for name in names}
     for name in names:
         if all(value is None for value in scores[name]):
-            raise DataError(f"task.metric {name} scores none of the {len(targets)} held-out targets; set another, such as exact_match")
+            raise DataError(f"{name} applies to none of the {len(targets)} targets; leave it out")
     with TemporaryDirectory() as cache:  # evaluate wants a folder, even where it writes nothing into it
         modules = evaluate.combine([evaluate_metric(name, cache) for name in names])
         values = modules.compute(predictions=list(answers), references=list(targets))
@@ -164,7 +164,7 @@ def _json_field_accuracy(answer: str, target: str) -> float | None:
 
 
 def _rouge_l(answer: str, target: str) -> float | None:
-    wanted, found = re.findall(r"\w+", target.casefold()), re.findall(r"\w+", answer.casefold())
+    wanted, found = (re.findall(r"[^\W_]+", text.casefold()) for text in (target, answer))
     if not wanted:
         return None
     return 2 * _common_subsequence(wanted, found) / (len(wanted) + len(found))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import verify_seal
 from prooftune.errors import DataError
 from prooftune.evaluation.generation import BATCH_SIZE, Generation, generate
@@ -30,7 +31,8 @@ class Contest:
 
     holdout: tuple[Example, ...]
     holdout_sha256: str
-    task: Task
+    metrics: tuple[str, ...]
+    """The one that the gate decides on comes first; each scores at least one held-out example."""
     max_new_tokens: int
 
 
@@ -39,19 +41,21 @@ def open_contest(train: Sequence[Example], holdout: Path, holdout_sha256: str, t
 
     Raises:
         IntegrityError: the holdout is not the one that was sealed.
-        DataError: the holdout is empty, or there is neither ``task.max_answer_tokens`` nor a training target to take it from.
+        DataError: the holdout is empty, ``task.metric`` applies to none of its targets, or there is neither ``task.max_answer_tokens`` nor
+            a training target to take it from.
     """
     verify_seal(holdout, holdout_sha256)
-    examples = read_examples(holdout)
+    examples = tuple(read_lines(holdout, Example))
     if not examples:
         raise DataError(f"{holdout.name} holds no example; at least one is required to evaluate a model: raise data.split.holdout")
-    return Contest(tuple(examples), holdout_sha256, task, task.max_answer_tokens or _answer_limit(train, tokenizer))
-
-
-def read_examples(path: Path) -> list[Example]:
-    """Return the examples of a file that a stage of ours wrote, one JSON object a line."""
-    with path.open(encoding="utf-8") as lines:
-        return [Example.model_validate_json(line) for line in lines]
+    targets = [example.target for example in examples]
+    suitable = metrics_for([*(example.target for example in train), *targets], task)
+    metrics = tuple(name for name in suitable if any(score(name, "", target) is not None for target in targets))
+    if task.metric not in metrics:
+        raise DataError(
+            f"task.metric {task.metric} applies to none of the {len(targets)} held-out targets; set another, such as exact_match"
+        )
+    return Contest(examples, holdout_sha256, metrics, task.max_answer_tokens or _answer_limit(train, tokenizer))
 
 
 def evaluate(
@@ -78,13 +82,12 @@ def evaluate(
         report=lambda progress: report(progress.model_copy(update={"text": name})),
     )
     seconds = time.perf_counter() - started
-    names = metrics_for([example.target for example in contest.holdout], contest.task)
     predictions = [
-        _prediction(example, len(prompt), answer, names) for example, prompt, answer in zip(contest.holdout, prompts, answers, strict=True)
+        _prediction(example, len(prompt), answer, contest.metrics)
+        for example, prompt, answer in zip(contest.holdout, prompts, answers, strict=True)
     ]
-    evaluation = _summary(name, description, predictions, names, seconds, contest.holdout_sha256)
-    with (out / f"{name}.predictions.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(f"{prediction.model_dump_json()}\n" for prediction in predictions)
+    evaluation = _summary(name, description, predictions, contest, seconds)
+    write_lines(out / f"{name}.predictions.jsonl", predictions)
     (out / f"{name}.evaluation.json").write_text(evaluation.model_dump_json(indent=1), encoding="utf-8")
     return evaluation
 
@@ -122,9 +125,7 @@ def _prediction(example: Example, prompt_tokens: int, answer: Generation, names:
     )
 
 
-def _summary(
-    name: str, description: str, predictions: Sequence[Prediction], names: Sequence[str], seconds: float, holdout_sha256: str
-) -> Evaluation:
+def _summary(name: str, description: str, predictions: Sequence[Prediction], contest: Contest, seconds: float) -> Evaluation:
     import numpy as np
 
     answer_tokens = [prediction.answer_tokens for prediction in predictions]
@@ -132,7 +133,7 @@ def _summary(
     return Evaluation(
         name=name,
         description=description,
-        metrics=measure(names, [p.answer for p in predictions], [p.target for p in predictions], seed=INTERVAL_SEED),
+        metrics=measure(contest.metrics, [p.answer for p in predictions], [p.target for p in predictions], seed=INTERVAL_SEED),
         answer_tokens_p50=float(np.percentile(answer_tokens, 50)),
         answer_tokens_p95=float(np.percentile(answer_tokens, 95)),
         prompt_tokens_mean=float(np.mean([prediction.prompt_tokens for prediction in predictions])),
@@ -140,5 +141,5 @@ def _summary(
         latency_p95_s=float(np.percentile(latencies, 95)),
         batch_size=BATCH_SIZE,
         tokens_per_second=sum(answer_tokens) / seconds,
-        holdout_sha256=holdout_sha256,
+        holdout_sha256=contest.holdout_sha256,
     )

@@ -179,7 +179,7 @@ def paired_bootstrap(
 
 
 def n_needed(effect: float, sd: float, *, null_sd: float | None = None, alpha: float = 0.05, power: float = POWER) -> int | None:
-    """Return how many pairs make a true mean difference of ``effect`` significant with the given power; None = no number does.
+    """Return how many pairs make a true mean difference of ``effect`` significant with the given power; None = none in reach (a billion).
 
     ``((z[1 - alpha/2] · null_sd + z[power] · sd) / effect)²``, rounded up. ``sd`` is the standard deviation of the per-example differences
     and ``null_sd`` the one they would have without an effect: for right/wrong scores ``null_sd²`` is the share of discordant pairs, which
@@ -188,7 +188,6 @@ def n_needed(effect: float, sd: float, *, null_sd: float | None = None, alpha: f
     """
     from scipy.stats import norm
 
-    if effect == 0:
-        return None
     z_alpha, z_power = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
-    return math.ceil(((z_alpha * (sd if null_sd is None else null_sd) + z_power * sd) / effect) ** 2)
+    noise = z_alpha * (sd if null_sd is None else null_sd) + z_power * sd
+    return None if abs(effect) < noise / math.sqrt(1e9) or effect == 0 else math.ceil((noise / effect) ** 2)

@@ -45,7 +45,9 @@ def load_base(folder: Path, *, kind: Kind = "lora", device: str | None = None, t
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # stages report progress themselves; bars would break the terminal's and fill the logs
     device = pick_device(device)
     compute = torch.bfloat16 if device.startswith("cuda") else torch.float32
     quantization: dict[str, Any] = {}

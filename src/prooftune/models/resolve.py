@@ -44,7 +44,7 @@ def resolve_model(model: str, revision: str | None = None, trust_remote_code: bo
     """
     if model == DEMO_MODEL:
         path, found_revision = demo_folder(cache_dir() / "models", report), DEMO_REVISION
-    elif Path(model).expanduser().is_dir():
+    elif model and Path(model).expanduser().is_dir():
         path, found_revision = Path(model).expanduser().resolve(), revision or ""
     elif re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model):
         from prooftune.models.hub import download

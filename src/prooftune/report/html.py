@@ -13,7 +13,7 @@ from markupsafe import Markup
 from prooftune.report import tables, wording
 from prooftune.report.model_card import model_card
 from prooftune.report.plots import Plot, batches, csv_lines, draw_plots
-from prooftune.report.usage import recipes, run_folder
+from prooftune.report.usage import recipes
 from prooftune.report.view import Changes, RunView, compare_answers
 
 SHOWN_CHANGES: Final = 8
@@ -65,7 +65,6 @@ def render(view: RunView, plots: dict[str, Plot], changes: Changes) -> str:
             training=tables.training_settings(view),
             stages={stage: rows for stage in view.figures if (rows := tables.stage_figures(view, stage))},
             recipes=recipes(view),
-            run_folder=run_folder(view),
             css=Markup((package / "style.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
             limits={"changes": SHOWN_CHANGES, "shown": SHOWN_FINDINGS, "listed": LISTED_FINDINGS},
         )

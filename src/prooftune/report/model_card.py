@@ -43,7 +43,7 @@ def model_card(view: RunView) -> str:
         cost=tables.cost_rows(view),
         split=tables.stage_figures(view, "split"),
         training=[(name, value) for name, value in tables.training_settings(view) if name != "base model"],
-        snippet=_fenced(load_snippet(view), "python"),
+        snippet=_fenced(load_snippet(view, trained=trained_folder(view)), "python"),
         folder=trained_folder(view),
     )
 

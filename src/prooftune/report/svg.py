@@ -79,7 +79,7 @@ def _clean(element: ElementTree.Element, used: set[str], name: str) -> None:
         element.attrib["id"] = f"{name}-{found}"
     if css := element.attrib.get("style"):
         css = re.sub(r"#0a0b([0-9a-f]{2})", lambda hit: f"var(--{ROLES[int(hit[1], 16)].replace('_', '-')})", css)
-        element.attrib["style"] = re.sub(r"font: ((?:\w+ )?[\d.]+px)[^;]*", r"font: \1 var(--font)", css)
+        element.attrib["style"] = re.sub(r"font-family: [^;]*; ", "", css)  # the page's own font
     element.tail = None
     if element.text is not None and not element.text.strip():
         element.text = None

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from prooftune.models.demo import DEMO_MODEL
 from prooftune.report.view import RunView
+from prooftune.spec import Store
 
-_LOAD = """\
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-{imports}
-{base}
-trained = {trained!r}{place}
-tokenizer = AutoTokenizer.from_pretrained(trained)
-{load}
+_PUBLISHED = """\
+store = open_store(Store({store}))
+files = [store.fetch(ref) for name, ref in read_manifest(store, {run_id!r}).files.items() if name.startswith({prefix!r})]
+trained = files[0].parent  # every file fetched, its SHA-256 checked"""
+_ASK = """\
 messages = {messages}
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
 with torch.inference_mode():
     output = model.generate(**inputs, max_new_tokens={limit}, do_sample=False)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+"""
+_VERIFY = """\
+from prooftune.spec import Store
+from prooftune.storage.manifest import verify_manifest
+from prooftune.storage.objects import open_store
+
+print(verify_manifest(open_store(Store({store})), {run_id!r}) or "every file is as it was published")
 """
 
 
@@ -36,58 +40,87 @@ class Recipe:
 
 def recipes(view: RunView) -> list[Recipe]:
     """Return every way to use the run's result, in the order in which one needs them."""
-    spec = shlex.quote(f"{run_folder(view)}/spec.yaml")
-    found = [Recipe("See the verdict again", f"prooftune show {shlex.quote(view.run_id)}")]
+    found = [Recipe("See the verdict again", _show(view))]
     if view.candidate is not None:
         found.append(Recipe("Load the candidate and ask it", load_snippet(view), "python"))
-    if checks := _checksums(view):
-        found.append(Recipe("Verify that the files are the ones that were judged", checks))
-    found += [
-        Recipe("Run it again: finished stages are reused", f"prooftune run {spec}"),
-        Recipe("See what another spec would do, without doing it", f"prooftune plan {spec} --set backend.method.epochs=1"),
-        Recipe("Rehearse: small and quick, another split", f"prooftune run {spec} --set data.split.seed=8 --set data.split.train=100"),
+    return [
+        *found,
+        Recipe("Check every published file against its digest", _VERIFY.format(store=_store(view), run_id=view.run_id), "python"),
+        Recipe("Run it again: stages that are done are not done again (the spec is at the end of this page)", "prooftune run spec.yaml"),
+        Recipe("See what another spec would do, without doing it", "prooftune plan spec.yaml --set backend.method.epochs=1"),
+        Recipe("Rehearse: small and quick, another split", "prooftune run spec.yaml --set data.split.seed=8 --set data.split.train=100"),
     ]
-    return found
 
 
-def run_folder(view: RunView) -> str:
-    """Return where the run's artifacts are kept: a folder, or a URI."""
-    return f"{view.spec.store.uri.rstrip('/')}/runs/{view.run_id}"
+def load_snippet(view: RunView, *, base: str | None = None, trained: str | None = None) -> str:
+    """Return Python that loads what was trained and asks it something.
 
-
-def load_snippet(view: RunView, base: str | None = None, trained: str | None = None) -> str:
-    """Return Python that loads what was trained and asks it something; ``base`` and ``trained`` replace the places in the spec."""
+    ``base`` stands for the base model of the spec; ``trained`` is a folder that holds what was trained, in place of the run's store.
+    """
     spec, full = view.spec, view.spec.backend.method.kind == "full"
-    model, options = base or spec.backend.model, f", revision={spec.backend.revision!r}" if spec.backend.revision and not base else ""
-    if model == DEMO_MODEL:
-        found = f"base = str(resolve_model({model!r}).path)"
-        imports = "from prooftune.models.resolve import resolve_model\n"
-    else:
-        found, imports = f"base = {model!r}", ""
-    adapted = (
-        f"model = AutoModelForCausalLM.from_pretrained(base{options}, dtype=torch.float32)\n"
-        "model = PeftModel.from_pretrained(model, trained).eval()"
+    resolved = not full and base is None and spec.backend.model == DEMO_MODEL
+    place = (
+        f"trained = {trained!r}"
+        if trained
+        else _PUBLISHED.format(store=_store(view), run_id=view.run_id, prefix=f"{trained_folder(view)}/")
     )
     messages = [{"role": "system", "content": spec.task.system}] if spec.task.system else []
-    return _LOAD.format(
-        imports="" if full else f"from peft import PeftModel\n{imports}",
-        base="" if full else found,
-        trained=trained or f"{run_folder(view)}/{trained_folder(view)}",
-        place="  # download the folder first" if "://" in spec.store.uri and not trained else "",
-        load="model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32).eval()" if full else adapted,
-        messages=[*messages, {"role": "user", "content": "…"}],
-        limit=spec.task.max_answer_tokens or max((p.answer_tokens for p in view.predictions.get("candidate", ())), default=128),
-    )
+    limit = spec.task.max_answer_tokens or max((p.answer_tokens for p in view.predictions.get("candidate", ())), default=128)
+    lines = [
+        *_imports(full=full, published=trained is None, resolved=resolved),
+        "",
+        place,
+        "tokenizer = AutoTokenizer.from_pretrained(trained)",
+        *(_load_full() if full else _load_adapter(view, base, resolved=resolved)),
+        _ASK.format(messages=[*messages, {"role": "user", "content": "…"}], limit=limit),
+    ]
+    return "\n".join(lines)
 
 
 def trained_folder(view: RunView) -> str:
-    """Return the name of the folder, in the run's, that holds the adapter or, after full training, the model."""
+    """Return the name of the folder that holds the adapter or, after full training, the model."""
     return "model" if view.spec.backend.method.kind == "full" else "adapter"
 
 
-def _checksums(view: RunView) -> str:
-    """Return a command that checks every digest whose name is a file below the run's folder."""
-    files = [f"{sha256}  {name}" for name, sha256 in view.digests.items() if PurePosixPath(name).suffix]
-    if not files or "://" in view.spec.store.uri:
-        return ""
-    return "\n".join([f"cd {shlex.quote(run_folder(view))} && sha256sum --check <<'EOF'", *files, "EOF"])
+def _imports(*, full: bool, published: bool, resolved: bool) -> list[str]:
+    lines = [
+        "import torch",
+        "" if full else "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+    ]
+    if resolved:
+        lines.append("from prooftune.models.resolve import resolve_model")
+    if published:
+        lines += ["from prooftune.spec import Store", "from prooftune.storage.manifest import read_manifest"]
+        lines.append("from prooftune.storage.objects import open_store")
+    return [line for line in lines if line]
+
+
+def _load_full() -> list[str]:
+    return ["model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32).eval()"]
+
+
+def _load_adapter(view: RunView, base: str | None, *, resolved: bool) -> list[str]:
+    backend = view.spec.backend
+    pinned = f", revision={backend.revision!r}" if backend.revision and base is None else ""
+    name = f"resolve_model({backend.model!r}).path" if resolved else repr(base or backend.model)
+    return [
+        f"base = AutoModelForCausalLM.from_pretrained({name}{pinned}, dtype=torch.float32)",
+        "model = PeftModel.from_pretrained(base, trained).eval()",
+    ]
+
+
+def _show(view: RunView) -> str:
+    store, parts = view.spec.store, ["prooftune", "show", view.run_id]
+    if store.uri != Store().uri:
+        parts += ["--store", store.uri]
+    if store.endpoint_url:
+        parts += ["--endpoint-url", store.endpoint_url]
+    return shlex.join(parts)
+
+
+def _store(view: RunView) -> str:
+    """Return the arguments that make the run's ``Store``."""
+    set_fields = view.spec.store.model_dump(exclude_none=True)
+    return ", ".join(f"{name}={value!r}" for name, value in set_fields.items())

@@ -42,7 +42,7 @@ class RunView(Frozen):
     findings: tuple[Finding, ...] = ()
     figures: dict[str, dict[str, Any]] = {}
     """By stage, in the order of the stages."""
-    loss: tuple[dict[str, float | None], ...] = ()
+    loss: tuple[dict[str, int | float | None], ...] = ()
     """Rows of training's log: ``step, epoch, loss, validation_loss, learning_rate, tokens``; losses in nats per supervised token."""
     token_lengths: dict[str, Histogram] = {}
     """Tokens per example, by split."""
@@ -50,7 +50,7 @@ class RunView(Frozen):
     """Wall seconds by stage, in the order of the stages."""
     versions: dict[str, str] = {}
     digests: dict[str, str] = {}
-    """SHA-256 by what it seals. A name with a suffix is a file below the run's folder in the store."""
+    """SHA-256 by what it seals: the base model, and each published file by its name."""
 
     @property
     def candidate(self) -> Evaluation | None:
@@ -184,7 +184,7 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
         raise IntegrityError(f"{path.name} holds no {kind.__name__} ({reason}), although a stage wrote it; run that stage again") from None
 
 
-def _log_rows(path: Path) -> Iterator[dict[str, float | None]]:
+def _log_rows(path: Path) -> Iterator[dict[str, int | float | None]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)

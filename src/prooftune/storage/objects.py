@@ -25,19 +25,19 @@ _LONGEST_KEY = 700
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
-class NoSuchObject(ProoftuneError, FileNotFoundError):
+class NoSuchObject(ProoftuneError, FileNotFoundError):  # noqa: N818 - it names the state of the store
     """The store holds nothing under this key."""
 
 
-class AlreadyThere(ProoftuneError, FileExistsError):
+class AlreadyThere(ProoftuneError, FileExistsError):  # noqa: N818 - it names the state of the store
     """A create-if-absent came second: the key is taken, and its content is untouched."""
 
 
-class VersionChanged(ProoftuneError, RuntimeError):
+class VersionChanged(ProoftuneError, RuntimeError):  # noqa: N818 - it names the state of the store
     """A compare-and-swap came second: the object is no longer the version that was read."""
 
 
-class InvalidKey(ProoftuneError, ValueError):
+class InvalidKey(ProoftuneError, ValueError):  # noqa: N818 - it names what was found
     """A name is not fit to be a key: it could leave the store or collide with the store's own files."""
 
 

@@ -180,6 +180,7 @@ def _arguments(method: Method, schedule: Schedule, setting: Setting) -> SFTConfi
         eval_steps=schedule.check_every,
         save_steps=schedule.check_every,
         save_total_limit=CHECKPOINTS_KEPT,
+        restore_callback_states_from_checkpoint=True,  # early stopping's count of checks without a gain
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,

@@ -1,0 +1,239 @@
+"""Statistics: agreement with SciPy and statsmodels, laws, edge cases, and how often a candidate without merit would pass."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from prooftune.evaluation.statistics import (
+    bootstrap,
+    bootstrap_p,
+    discordant,
+    macro_f1_of,
+    mcnemar_exact,
+    mean_of,
+    n_needed,
+    paired_bootstrap,
+    paired_proportions_interval,
+    percentile_interval,
+    wilson,
+)
+
+LIMIT = NormalDist().inv_cdf(0.975)
+answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
+
+
+@given(answers)
+def test_mcnemar_is_statsmodels_exact_test(pairs: list[tuple[bool, bool]]) -> None:
+    """The p-value is that of statsmodels on the 2 x 2 table."""
+    table = np.zeros((2, 2))
+    for baseline, candidate in pairs:
+        table[int(baseline), int(candidate)] += 1
+    expected = min(1.0, mcnemar(table, exact=True).pvalue)
+    assert mcnemar_exact(*zip(*pairs, strict=True)) == pytest.approx(expected)
+
+
+@given(answers)
+def test_mcnemar_does_not_care_who_is_the_candidate(pairs: list[tuple[bool, bool]]) -> None:
+    """Exchanging the contestants leaves p, and exchanges gained and lost."""
+    baseline, candidate = zip(*pairs, strict=True)
+    assert mcnemar_exact(baseline, candidate) == mcnemar_exact(candidate, baseline)
+    assert discordant(baseline, candidate) == discordant(candidate, baseline)[::-1]
+
+
+def test_no_discordant_pair_is_no_evidence() -> None:
+    """Equal answers give p = 1, and an interval around 0 that is not a point."""
+    assert mcnemar_exact([True] * 20, [True] * 20) == 1.0
+    low, high = paired_proportions_interval(0, 0, 20)
+    assert low == pytest.approx(-high)
+    assert 0.1 < high < 0.2
+
+
+def test_contestants_must_have_answered_the_same_number() -> None:
+    """Pairs that do not match are an error, not a shorter list."""
+    with pytest.raises(ValueError, match="shorter"):
+        mcnemar_exact([True, False], [True])
+
+
+@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.01, 0.05, 0.2]))
+def test_wilson_is_statsmodels(case: tuple[int, int], alpha: float) -> None:
+    """The interval is that of statsmodels."""
+    successes, n = case
+    assert wilson(successes, n, alpha) == pytest.approx(proportion_confint(successes, n, alpha, method="wilson"), abs=1e-9)
+
+
+tables = st.tuples(st.integers(0, 25), st.integers(0, 25), st.integers(0, 60)).filter(lambda t: sum(t) > 0)
+
+
+@given(tables)
+@settings(deadline=None)
+def test_tangos_interval_holds_the_difference_and_mirrors(table: tuple[int, int, int]) -> None:
+    """The interval lies within -1 and 1, holds the observed difference, and turns around with the contestants."""
+    gained, lost, same = table
+    n = gained + lost + same
+    low, high = paired_proportions_interval(gained, lost, n)
+    assert -1 <= low <= (gained - lost) / n <= high <= 1
+    assert paired_proportions_interval(lost, gained, n) == pytest.approx((-high, -low), abs=1e-6)
+
+
+@given(tables.filter(lambda t: t[0] != t[1]))
+@settings(deadline=None)
+def test_tangos_interval_excludes_zero_when_mcnemars_score_test_rejects(table: tuple[int, int, int]) -> None:
+    """At a difference of 0 the score is McNemar's (gained - lost) / sqrt(gained + lost)."""
+    gained, lost, same = table
+    low, high = paired_proportions_interval(gained, lost, gained + lost + same)
+    z = abs(gained - lost) / math.sqrt(gained + lost)
+    if abs(z - LIMIT) > 1e-6:
+        assert (low > 0 or high < 0) == (z > LIMIT)
+
+
+@given(tables.filter(lambda t: t[0] > 0 and t[1] > 0 and t[2] > 0))
+@settings(deadline=None, max_examples=30)
+def test_tangos_ends_are_where_the_constrained_likelihood_says(table: tuple[int, int, int]) -> None:
+    """At each end the score, with nuisance parameters from a numeric maximum of the likelihood, is the normal quantile."""
+    from scipy.optimize import minimize_scalar
+
+    gained, lost, same = table
+    n = gained + lost + same
+    for end, sign in zip(paired_proportions_interval(gained, lost, n), (1, -1), strict=True):
+
+        def loss(q: float, end: float = end) -> float:
+            return -(gained * math.log(q + end) + lost * math.log(q) + same * math.log(1 - 2 * q - end))
+
+        bounds = (max(0.0, -end) + 1e-12, (1 - end) / 2 - 1e-12)
+        q = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+        score = (gained - lost - n * end) / math.sqrt(n * (2 * q + end - end**2))
+        assert sign * score == pytest.approx(LIMIT, abs=1e-3)
+
+
+def test_paired_bootstrap_agrees_with_scipy() -> None:
+    """The percentile interval is SciPy's, up to the noise of resampling."""
+    from scipy.stats import bootstrap as scipy_bootstrap
+
+    differences = np.random.default_rng(1).normal(0.1, 0.5, 120)
+    ours = paired_bootstrap(list(differences), seed=2)[:2]
+    theirs = scipy_bootstrap((differences,), np.mean, method="percentile", rng=np.random.default_rng(3)).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+differences = st.lists(st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.0, 0.25, 0.5, 1.0]), min_size=8, max_size=60)
+
+
+@given(differences, st.integers(0, 5))
+@settings(deadline=None, max_examples=40)
+def test_bootstrap_p_and_interval_tell_the_same(values: list[float], seed: int) -> None:
+    """A significant p goes with an interval that excludes 0; mirrored differences mirror the interval."""
+    low, high, p = paired_bootstrap(values, 2000, seed=seed)
+    if p < 0.05:
+        assert low > 0 or high < 0
+    mirrored = paired_bootstrap([-x for x in values], 2000, seed=seed)
+    assert mirrored == pytest.approx((-high, -low, p))
+
+
+def test_bootstrap_is_seeded_and_bounded_in_memory() -> None:
+    """The same seed gives the same draws; a set of a hundred thousand examples does not need a matrix of all resamples."""
+    values = list(np.random.default_rng(0).random(100_000))
+    draws = bootstrap(mean_of(values), len(values), resamples=60, seed=4)
+    assert draws.shape == (60,)
+    assert np.array_equal(draws, bootstrap(mean_of(values), len(values), resamples=60, seed=4))
+    assert not np.array_equal(draws, bootstrap(mean_of(values), len(values), resamples=60, seed=5))
+
+
+def test_few_differing_pairs_cannot_be_significant() -> None:
+    """Five gains in thirty are luck at 5 % to any exact paired test, and so to ours."""
+    low, _, p = paired_bootstrap([1.0] * 5 + [0.0] * 25, seed=0)
+    assert low > 0
+    assert p == 2.0**-4
+    assert paired_bootstrap([0.0] * 30, seed=0) == (0.0, 0.0, 1.0)
+
+
+def test_nothing_to_resample_is_an_error() -> None:
+    """An empty set has no mean."""
+    with pytest.raises(ValueError, match="at least one"):
+        paired_bootstrap([], seed=0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcdx")), min_size=1, max_size=40))
+@settings(deadline=None)
+def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    """On the plain set the statistic is scikit-learn's over the labels that occur as targets."""
+    from sklearn.metrics import f1_score
+
+    targets, found = zip(*pairs, strict=True)
+    expected = f1_score(targets, found, labels=sorted(set(targets)), average="macro", zero_division=0)
+    assert macro_f1_of(targets, found)(np.ones((1, len(targets))))[0] == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcx"), st.integers(0, 3)), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_macro_f1_of_counts_is_macro_f1_of_repeated_rows(rows: list[tuple[str, str, int]]) -> None:
+    """Counting an example twice is the same as writing it twice."""
+    repeated = [(target, found) for target, found, times in rows for _ in range(times)]
+    if not repeated:
+        return
+    targets, found, times = zip(*rows, strict=True)
+    counted = macro_f1_of(targets, found)(np.array([times], dtype=float))
+    plain = macro_f1_of(*zip(*repeated, strict=True))(np.ones((1, len(repeated))))
+    assert counted == pytest.approx(plain)
+
+
+@given(st.floats(0.02, 0.4), st.floats(0.3, 1.0))
+def test_n_needed_shrinks_with_effect_and_grows_with_noise(effect: float, sd: float) -> None:
+    """A larger effect, a lower power and less noise need fewer examples; no effect can never be shown."""
+    n = n_needed(effect, sd)
+    assert n is not None
+    assert n >= (n_needed(2 * effect, sd) or 0)
+    assert n >= (n_needed(effect, sd, power=0.5) or 0)
+    assert n <= (n_needed(effect, 2 * sd) or 0)
+    assert n_needed(-effect, sd) == n
+    assert n_needed(0.0, sd) is None
+    assert n_needed(1e-300, sd) is None
+
+
+def test_n_needed_gives_the_power_it_promises() -> None:
+    """Right/wrong pairs with 20 % gained and 10 % lost: n pairs are significant in about 80 % of studies, by McNemar's score test."""
+    rng = np.random.default_rng(0)
+    n = n_needed(0.1, math.sqrt(0.3 - 0.01), null_sd=math.sqrt(0.3))
+    assert n is not None
+    studies = rng.multinomial(n, [0.2, 0.1, 0.7], size=4000)
+    gained, lost = studies[:, 0], studies[:, 1]
+    power = np.mean(np.abs(gained - lost) / np.sqrt(gained + lost) > LIMIT)
+    assert 0.78 < power < 0.83
+
+
+def test_false_promotions_are_rarer_than_alpha() -> None:
+    """Of candidates that are no better, McNemar passes at most alpha; the bootstrap on graded scores not much more, even at n = 40."""
+    rng = np.random.default_rng(7)
+    by_mcnemar = by_bootstrap = 0
+    studies = 600
+    for study in range(studies):
+        right = rng.random((2, 40)) < 0.6
+        by_mcnemar += mcnemar_exact(list(right[0]), list(right[1])) < 0.05
+        graded = rng.choice([-2, -1, 0, 0, 0, 0, 1, 2], size=40) / 3
+        draws = bootstrap(mean_of(list(graded)), 40, resamples=500, seed=study)
+        by_bootstrap += bootstrap_p(draws, int(np.sum(graded != 0))) < 0.05
+    assert by_mcnemar / studies <= 0.05
+    assert by_bootstrap / studies <= 0.085
+
+
+def test_tangos_interval_covers_as_often_as_it_says() -> None:
+    """Of 95 % intervals from sets of 50 pairs, 93 % or more hold the true difference."""
+    rng = np.random.default_rng(11)
+    studies, inverse = np.unique(rng.multinomial(50, [0.15, 0.05, 0.8], size=3000)[:, :2], axis=0, return_counts=True)
+    held = 0
+    for (gained, lost), times in zip(studies, inverse, strict=True):
+        low, high = paired_proportions_interval(int(gained), int(lost), 50)
+        held += times * (low <= 0.1 <= high)
+    assert 0.93 <= held / 3000 <= 0.98
+
+
+def test_percentile_interval_is_central() -> None:
+    """Half of alpha lies on either side."""
+    assert percentile_interval(np.linspace(0, 1, 1001), 0.1) == pytest.approx((0.05, 0.95))
