@@ -55,7 +55,7 @@ def initialise(directory: Path) -> dict[str, Any]:
     spec, data = directory / SPEC, directory / TICKETS
     taken = [path for path in (spec, data) if path.exists() or path.is_symlink()]
     if taken:
-        raise SpecError(f"{' and '.join(map(str, taken))} exist already and were left as they are; name another folder, or move them away")
+        raise SpecError(f"{' and '.join(map(str, taken))} exist already and were left as they were; name another folder, or move them away")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with data.open("xb") as copy, (sample / TICKETS).open("rb") as original:

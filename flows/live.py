@@ -49,7 +49,7 @@ class Bars:
         self._bars = Progress(
             _Mark(table_column=Column(width=1)),
             _Name(table_column=Column(width=13)),
-            _Bar(table_column=Column(width=14)),
+            _Bar(table_column=Column(width=12)),
             _Words(table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             _Time(table_column=Column(justify="right", min_width=7)),
             console=console,

@@ -61,6 +61,7 @@ def _prepare_environment(fresh: bool) -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     if fresh:
         os.environ["PREFECT_TASKS_REFRESH_CACHE"] = "true"
     logging.captureWarnings(True)

@@ -41,18 +41,21 @@ Event = StageStarted | StageFinished | tuple[str, Progress]
 listeners: list[Callable[[Event], None]] = []
 """Called in this process for each event; the command line adds its progress display here."""
 
+_started: dict[UUID, float] = {}
 _finished: dict[UUID, list[StageFinished]] = defaultdict(list)
 
 
 def note_started(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
     """Tell the listeners that a stage began (a Prefect ``on_running`` hook)."""
+    _started[task_run.id] = time.monotonic()
     _tell(StageStarted(task.name))
 
 
 def note_finished(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
     """Remember the stage's seconds and whether it was cached, and tell the listeners (a Prefect ``on_completion`` hook)."""
     output = state.result(raise_on_failure=False)
-    seconds = output.seconds if isinstance(output, StageOutput) else 0.0
+    elapsed = time.monotonic() - _started.pop(task_run.id, time.monotonic())
+    seconds = output.seconds if isinstance(output, StageOutput) else elapsed
     event = StageFinished(task.name, round(seconds, 3), state.name == "Cached")
     if task_run.flow_run_id:
         _finished[task_run.flow_run_id].append(event)

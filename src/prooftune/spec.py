@@ -118,6 +118,7 @@ class Method(Frozen):
     alpha: Annotated[int, Field(ge=1)] = 32
     """Adapter scale: updates are multiplied by alpha / r."""
     dropout: Share = 0.0
+    """Share of the adapter's inputs that is dropped in training."""
     layers: Annotated[int, Field(ge=1)] | None = None
     """Put adapters on the last so many layers only: less to compute in the backward pass; null = every layer."""
     epochs: Annotated[float, Field(gt=0, le=100)] = 2.0
@@ -133,6 +134,7 @@ class Method(Frozen):
     checks_per_epoch: Annotated[int, Field(ge=1)] = 3
     """Validation loss and a checkpoint this often."""
     seed: int = 7
+    """Of the adapter's first weights and the order of examples."""
 
 
 class Backend(Frozen):

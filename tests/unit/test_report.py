@@ -19,6 +19,7 @@ from prooftune.errors import IntegrityError
 from prooftune.report import RunView, load_view, write_report
 from prooftune.report.plots import draw_plots
 from prooftune.report.svg import ROLES
+from prooftune.report.tables import stage_tables
 from prooftune.report.usage import load_snippet, recipes
 from prooftune.report.view import compare_answers
 from prooftune.report.wording import TITLES, duration, headline, number, points, visible, what_next
@@ -255,6 +256,22 @@ def test_many_findings_are_folded_and_counted(tmp_path: Path) -> None:
     assert "1,234 findings" in page.text
 
 
+def test_figures_of_many_things_make_one_grid(tmp_path: Path) -> None:
+    """Strata and splits become tables with the splits in order; a long one is folded; names from the data stay as they are."""
+    strata = {f"card_{n}": {"holdout": n, "train": 2 * n, "validation": 1} for n in range(77)}
+    preflight = {"train": {"examples": 430, "truncated": 2}, "validation": {"examples": 61, "truncated": 0}, "max_length": 1024}
+    figures = {"split": {"counts": {"holdout": 5, "train": 12}, "strata": strata}, "preflight": preflight}
+    view = make_empty_view().model_copy(update={"figures": figures})
+    found = stage_tables(view, "split")
+    assert found.pairs == (("counts · train", "12"), ("counts · holdout", "5"))
+    assert found.grids[0].columns == ("train", "validation", "holdout")
+    assert found.grids[0].rows[7] == ("card_7", ("14", "1", "7"))
+    assert stage_tables(view, "preflight").grids[0].rows == (("examples", ("430", "61")), ("truncated", ("2", "0")))
+    page = Page(write(view, tmp_path))
+    assert "strata: 77" in page.text
+    assert "card_76 152 1 76" in page.text
+
+
 def _write_files(view: RunView, folder: Path) -> dict[str, Path]:
     import json
 
@@ -353,16 +370,15 @@ def test_published_files_are_verified_by_the_recipe(tmp_path: Path, capsys: pyte
     store = Store(uri=str(tmp_path / "store"))
     (tmp_path / "a.txt").write_text("as judged")
     publish(open_store(store), view.run_id, {"a.txt": tmp_path / "a.txt"}, {})
-    code = next(
-        r.code for r in recipes(view.model_copy(update={"spec": view.spec.model_copy(update={"store": store})})) if "verify" in r.code
-    )
+    elsewhere = view.model_copy(update={"spec": view.spec.model_copy(update={"store": store})})
+    code = next(recipe.code for recipe in recipes(elsewhere) if "verify" in recipe.code)
     run_code(code)
     assert "every file is as it was published" in capsys.readouterr().out
     damaged = next((tmp_path / "store").rglob("a.txt"))
     damaged.chmod(0o644)
     damaged.write_text("as forged")
     run_code(code)
-    assert "damaged-file" in capsys.readouterr().out
+    assert "a.txt: has 9 bytes" in capsys.readouterr().out
 
 
 def run_code(code: str) -> None:

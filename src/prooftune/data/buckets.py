@@ -1,7 +1,4 @@
-"""Files in an S3 bucket that the user names as source. Only listing and reading: results go through ``prooftune.storage``.
-
-Endpoint, keys and region come from the environment (``AWS_ENDPOINT_URL_S3``, ``AWS_ACCESS_KEY_ID`` … or a profile).
-"""
+"""Files in an S3 bucket that the user names as source. Only listing and reading: results go through ``prooftune.storage``."""
 
 from __future__ import annotations
 
@@ -10,12 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
-from prooftune.errors import DataError, StoreUnavailable, TransientError
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from prooftune.errors import DataError
+from prooftune.storage import disk
+from prooftune.storage.s3_client import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +23,7 @@ class BucketFile:
     """Relative to the prefix that the source names."""
     size: int
     """Bytes."""
+    connection: Connection
     bucket: str
     key: str
 
@@ -34,13 +32,18 @@ class BucketFile:
         """Fetch it and open the copy, which has no name that a key could choose.
 
         Raises:
-            StoreUnavailable: when the bucket refuses.
+            StoreUnavailable: when the bucket refuses, or the copy does not fit on this disk.
             TransientError: when it cannot be reached.
+            IntegrityError: when what comes does not match the checksum kept with it.
         """
+        doing = f"copy {self.name}"
         with tempfile.TemporaryFile(buffering=0) as copy:
-            with _requests(self.bucket) as s3:
-                for chunk in s3.get_object(Bucket=self.bucket, Key=self.key)["Body"].iter_chunks(1 << 20):
-                    copy.write(chunk)
+            with (
+                disk.refusals(Path(tempfile.gettempdir()), doing),
+                os.fdopen(os.dup(copy.fileno()), "wb") as target,  # buffered: a raw write may take only a part of what it is given
+                self.connection.requests(doing) as s3,
+            ):
+                target.writelines(s3.get_object(Bucket=self.bucket, Key=self.key)["Body"].iter_chunks(disk.CHUNK))
             copy.seek(0)
             yield copy
 
@@ -57,38 +60,12 @@ def list_bucket(source: str) -> Iterator[BucketFile]:
     if not bucket:
         raise DataError(f"{source} names no bucket; required is s3://bucket/key-or-prefix")
     folder = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
-    with _requests(bucket) as s3:
+    connection = Connection(f"s3://{bucket}", "data.source")
+    with connection.requests("list it") as s3:
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for entry in page.get("Contents", ()):
                 key = entry["Key"]
                 if key == prefix:
-                    yield BucketFile(key.rsplit("/", 1)[-1], entry["Size"], bucket, key)
+                    yield BucketFile(key.rsplit("/", 1)[-1], entry["Size"], connection, bucket, key)
                 elif key.startswith(folder) and not key.endswith("/"):
-                    yield BucketFile(key.removeprefix(folder), entry["Size"], bucket, key)
-
-
-@contextmanager
-def _requests(bucket: str) -> Iterator[S3Client]:
-    from boto3.session import Session
-    from botocore import exceptions as boto
-    from botocore.config import Config
-
-    where = f"s3://{bucket} cannot be read"
-    own_server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    config = Config(retries={"mode": "standard"}, s3={"addressing_style": "path" if own_server else "auto"})
-    try:
-        yield Session().client("s3", config=config)  # the default session would keep the keys it saw first
-    except boto.ClientError as error:  # its own text can hold the access key, so only status and code are told
-        status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"].get("Code", "")
-        if status >= 500 or status == 429 or code in ("SlowDown", "RequestTimeout"):
-            raise TransientError(f"{where}: the server answered {status} {code}; try again") from None
-        raise StoreUnavailable(f"{where}: {status} {code}; check the bucket's name, AWS_REGION and the rights of the keys") from None
-    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound) as error:
-        advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-        raise StoreUnavailable(f"{where}: {type(error).__name__}; {advice}") from None
-    except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
-        raise TransientError(f"{where}: no full answer ({type(error).__name__}); try again, or check AWS_ENDPOINT_URL_S3") from None
-    except (boto.BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
-        if isinstance(error, DataError):
-            raise
-        raise StoreUnavailable(f"{where}: {type(error).__name__}; check the bucket's name, AWS_ENDPOINT_URL_S3 and AWS_REGION") from None
+                    yield BucketFile(key.removeprefix(folder), entry["Size"], connection, bucket, key)

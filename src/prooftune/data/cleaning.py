@@ -14,8 +14,8 @@ from typing import Literal
 
 from prooftune.data import pii
 from prooftune.data.duplicates import Clusters, find_clusters, normalise
+from prooftune.data.shapes import example_id
 from prooftune.errors import DataError, Problem
-from prooftune.spec import digest
 from prooftune.types import Example, Finding, Message, Scalar
 
 Cleaned = tuple[list[Example], list[Finding]]
@@ -61,7 +61,7 @@ def _redacted(example: Example) -> tuple[Example, Counter[str]]:
         messages.append(Message(role=message.role, content=text) if found else message)
     changes: dict[str, object] = {"metadata": {name: _pseudonym(value) for name, value in example.metadata.items()}}
     if counts:
-        changes |= {"messages": tuple(messages), "id": digest([message.model_dump() for message in messages])[:16]}
+        changes |= {"messages": tuple(messages), "id": example_id(messages)}
     return example.model_copy(update=changes), counts
 
 
@@ -110,16 +110,19 @@ def settle_contradictions(examples: Sequence[Example], policy: Literal["keep", "
 def group_near_duplicates(examples: Sequence[Example]) -> tuple[list[Example], list[Finding], Clusters]:
     """Set the group of examples whose user texts are nearly the same, so that the split keeps them together."""
     clusters = find_clusters(["\n".join(message.content for message in one.prompt if message.role == "user") for one in examples])
-    sizes = Counter(clusters.groups)
+    members: dict[str, list[str]] = defaultdict(list)
+    for example, group in zip(examples, clusters.groups, strict=True):
+        members[group].append(example.source)
     grouped, findings = [], []
     disputed = _disputed(examples, clusters)
     for index, (example, group) in enumerate(zip(examples, clusters.groups, strict=True)):
         grouped.append(example.model_copy(update={"group": group}) if group else example)
         if group:
-            reason = f"asks nearly the same as {sizes[group] - 1} others; they stay in one split (group {group})"
+            others = _named((source for source in members[group] if source != example.source), len(members[group]) - 1)
+            reason = f"is one of a near-duplicate group ({group}) with {others}; they stay in one split"
             findings.append(Finding(where=example.source, code="near-duplicate", reason=reason, action="grouped"))
-        if others := disputed.get(index):
-            reason = f"asks nearly the same as {_named(sorted(others, key=place), len(others))} but has another target; look at both"
+        if rivals := disputed.get(index):
+            reason = f"asks nearly the same as {_named(sorted(rivals, key=place), len(rivals))} but has another target; look at both"
             findings.append(Finding(where=example.source, code="near-contradiction", reason=reason, action="kept"))
     return grouped, findings, clusters
 

@@ -81,9 +81,10 @@ def explain(line: bytes) -> Flaw:
     if "\x00" in text:
         return _NUL
     try:
-        json.loads(text, parse_constant=_refuse_constant)
+        # Without the line end, which the parser would take for a stray character in a string that is cut off.
+        json.loads(text.rstrip("\r\n"), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        return _broken(error, cut=not line.endswith(b"\n"))
+        return _broken(error, last=not line.endswith(b"\n"))
     except RecursionError:
         return Flaw("nested-too-deep", "is nested too deep for the parser")
     except _NotFiniteError:
@@ -96,11 +97,11 @@ def explain(line: bytes) -> Flaw:
 _OUT_OF_RANGE = Flaw("out-of-range", "holds a number beyond the range of a double; write it as a string")
 
 
-def _broken(error: json.JSONDecodeError, *, cut: bool) -> Flaw:
-    at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
-    if cut and at_end:
-        return Flaw("broken-line", f"breaks off after {len(error.doc):,} characters, at the end of the file: the file is cut off")
-    return Flaw("broken-line", f"is not JSON: {error.msg.lower()} at character {error.pos + 1}")
+def _broken(error: json.JSONDecodeError, *, last: bool) -> Flaw:
+    if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string"):
+        why = "at the end of the file: the file is cut off" if last else "inside an object, a list or a string: the row is cut off"
+        return Flaw("broken-line", f"breaks off after {len(error.doc):,} characters, {why}")
+    return Flaw("broken-line", f"is not JSON: {error.msg.lower().removesuffix(' at')} at character {error.pos + 1}")
 
 
 class _NotFiniteError(ValueError):

@@ -99,8 +99,12 @@ def convert(records: Iterable[Record], data: Data) -> Iterator[Example | Finding
 
 
 def _usual_form(head: Sequence[Record], column: str) -> str | None:
-    votes = Counter(_form(value) for record in head if (value := record.fields.get(column)) is not None)
+    votes = Counter(_form(value) for record in head if not _is_empty(value := record.fields.get(column)))
     return votes.most_common(1)[0][0] if votes else None
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _form(value: object) -> str:
@@ -108,8 +112,8 @@ def _form(value: object) -> str:
 
 
 def _refuse_odd_form(value: object, column: str, usual: str) -> None:
-    """A list among objects is a slip of whoever labelled it, not another answer to learn."""
-    if value is not None and _form(value) != usual:
+    """A list among objects is a slip of whoever labelled it, not another answer to learn. An empty cell is another flaw."""
+    if not _is_empty(value) and _form(value) != usual:
         raise _Unfit(
             "wrong-type", f"field {column!r} is {_kind(value)}; in the other records it is {usual.replace('plain', 'text or a number')}"
         )
@@ -127,12 +131,13 @@ def _example(record: Record, shape: Shape, columns: Columns) -> Example:
         messages = [Message(role="system", content=_text(system, "system")), *messages]
     messages = [message for message in messages if message.role != "system" or message.content.strip()]  # an empty one says nothing
     _check(messages)
-    try:
-        identity = digest([message.model_dump() for message in messages])[:16]
-    except UnicodeEncodeError:
-        raise _Unfit("lone-surrogate", "holds half of a surrogate pair, which is no character; export it again as UTF-8") from None
     used = {*required, "system", *(("input",) if shape == "alpaca" else ())}
-    return Example(id=identity, source=record.source, messages=tuple(messages), metadata=_metadata(record.fields, used))
+    return Example(id=example_id(messages), source=record.source, messages=tuple(messages), metadata=_metadata(record.fields, used))
+
+
+def example_id(messages: Sequence[Message]) -> str:
+    """First 16 hex digits of the SHA-256 of the messages."""
+    return digest([message.model_dump() for message in messages])[:16]
 
 
 def _metadata(fields: Mapping[str, object], used: set[str]) -> dict[str, Scalar]:
@@ -224,7 +229,7 @@ def _text(value: object, where: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _Unfit("lone-surrogate", f"{where} holds half of a surrogate pair, which is no character") from None
+            raise _Unfit("lone-surrogate", f"{where} holds half of a surrogate pair, which is no character; export it again as UTF-8") from None
     return value
 
 

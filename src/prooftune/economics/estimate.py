@@ -148,7 +148,7 @@ def estimate_seconds(spec: RunSpec, size: ModelSize, lengths: Mapping[SplitName,
     checks = lengths["validation"].total * (method.checks_per_epoch * method.epochs) / read
     return {
         "model": START_UP_S["model"],
-        "tokens": START_UP_S["count-tokens"],
+        "tokens": START_UP_S["tokens"],
         "baselines": START_UP_S["baselines"] + sum(rungs[name] for name in spec.baseline.ladder),
         "train": START_UP_S["train"] + training + checks,
         "evaluate": START_UP_S["evaluate"] + answering(holdout.targets),

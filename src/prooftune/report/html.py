@@ -63,7 +63,7 @@ def render(view: RunView, plots: dict[str, Plot], changes: Changes) -> str:
             cost=tables.cost_rows(view),
             batches=batches(view),
             training=tables.training_settings(view),
-            stages={stage: rows for stage in view.figures if (rows := tables.stage_figures(view, stage))},
+            stages={stage: found for stage in view.figures if (found := tables.stage_tables(view, stage))},
             recipes=recipes(view),
             css=Markup((package / "style.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
             limits={"changes": SHOWN_CHANGES, "shown": SHOWN_FINDINGS, "listed": LISTED_FINDINGS},

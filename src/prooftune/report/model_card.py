@@ -41,9 +41,9 @@ def model_card(view: RunView) -> str:
         source=_source_name(view),
         quality=tables.quality_rows(view),
         cost=tables.cost_rows(view),
-        split=tables.stage_figures(view, "split"),
+        split=tables.stage_tables(view, "split").pairs,
         training=[(name, value) for name, value in tables.training_settings(view) if name != "base model"],
-        snippet=_fenced(load_snippet(view, trained=trained_folder(view)), "python"),
+        snippet=_fenced(load_snippet(view, base=_public_base(view), trained=trained_folder(view)), "python"),
         folder=trained_folder(view),
     )
 
@@ -97,6 +97,11 @@ def _base_model(view: RunView) -> str:
     if model == DEMO_MODEL:
         return DEMO_HUB_ID
     return PurePosixPath(model).name if model.startswith(("/", ".", "~")) else model
+
+
+def _public_base(view: RunView) -> str | None:
+    """Return what stands for the base model in code; None = the demo model, which is this project's own conversion of the hub's."""
+    return None if view.spec.backend.model == DEMO_MODEL else _base_model(view)
 
 
 def _source_name(view: RunView) -> str:

@@ -152,7 +152,7 @@ def _loss(view: RunView) -> Plot | None:
                 axes.plot(steps, losses, shape, color=COLOUR[role], linewidth=2 if role == "validation" else 1.6, markersize=4.5)
         if best is not None and view.best_step is not None:
             axes.axvline(view.best_step, color=COLOUR["muted"], linewidth=1, linestyle=(0, (3, 2.5)))
-            axes.plot([view.best_step], [best], "o", **ring)
+            axes.plot([view.best_step], [best], "o", clip_on=False, **ring)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss, nats per token")
@@ -258,6 +258,7 @@ def _distributions(
             axes.annotate(marks, (1, base + 0.78), xycoords=("axes fraction", "data"), ha="right", color=COLOUR["muted"])
         axes.set_ylim(-0.04, len(strips))
         axes.set_yticks([])
+        axes.locator_params(axis="x", integer=text is number)  # tokens are whole
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(axis)
 

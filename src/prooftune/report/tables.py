@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Final, get_args
 
 from prooftune.report.view import RunView
-from prooftune.report.wording import duration, flatten, interval, name_of, number
-from prooftune.types import Evaluation
+from prooftune.report.wording import duration, flatten, interval, name_of, number, split_order
+from prooftune.types import Evaluation, SplitName
+
+CONTESTANTS: Final = ("zero_shot", "few_shot", "candidate")
+MOST_COLUMNS: Final = 4
+"""More things than this stand one below the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,26 @@ class Row:
     cells: tuple[Cell, ...]
     decides: bool = False
     """Whether it is the metric that the gate decided on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Figures of several things of one kind, such as the splits."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageTables:
+    """A stage's figures, ready to be shown."""
+
+    pairs: tuple[tuple[str, str], ...]
+    grids: tuple[Grid, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.pairs or self.grids)
 
 
 def quality_rows(view: RunView) -> list[Row]:
@@ -53,16 +79,48 @@ def cost_rows(view: RunView) -> list[Row]:
     return [Row(name, tuple(Cell(read(evaluation)) for evaluation in view.evaluations)) for name, read in measures.items()]
 
 
-def stage_figures(view: RunView, stage: str) -> list[tuple[str, str]]:
-    """Return a stage's figures as names and texts."""
-    return [(name, number(value)) for name, value in flatten(view.figures.get(stage, {}))]
+def stage_tables(view: RunView, stage: str) -> StageTables:
+    """Return a stage's figures: nested ones with the same names as grids, the others one by one."""
+    figures = view.figures.get(stage, {})
+    grids, rest = _grids(name_of(stage), figures)
+    return StageTables(tuple((name, number(value)) for name, value in flatten(rest)), tuple(grids))
 
 
 def training_settings(view: RunView) -> list[tuple[str, str]]:
     """Return how the candidate was, or would have been, trained."""
     backend = view.spec.backend
-    settings = {"base model": backend.model, "revision": backend.revision, **backend.method.model_dump()}
+    unused = {"r", "alpha", "dropout", "layers"} if backend.method.kind == "full" else set()
+    settings = {"base model": backend.model, "revision": backend.revision, **backend.method.model_dump(exclude=unused)}
     return [(name_of(name), number(value)) for name, value in settings.items() if value is not None]
+
+
+def _grids(title: str, figures: Mapping[str, Any]) -> tuple[list[Grid], dict[str, Any]]:
+    """Take out of ``figures`` what makes grids, at any depth; return the grids and what is left."""
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            alike[tuple(sorted(value))].append(name)
+    taken = {name for names in alike.values() if len(names) > 1 for name in names}
+    grids = [_grid(title, {name: figures[name] for name in names}) for names in alike.values() if len(names) > 1]
+    rest: dict[str, Any] = {}
+    for name, value in figures.items():
+        if name not in taken:
+            inner, rest[name] = _grids(name_of(name), value) if isinstance(value, Mapping) else ([], value)
+            grids += inner
+    return grids, rest
+
+
+def _grid(title: str, columns: Mapping[str, Mapping[str, Any]]) -> Grid:
+    """Make few things the columns and many the rows; names from the data, such as strata, stay as they are."""
+    by_name = {name: dict(flatten(figures)) for name, figures in columns.items()}
+    names = sorted(by_name, key=split_order) if len(by_name) <= MOST_COLUMNS else list(by_name)
+    measures = list(next(iter(by_name.values())))
+    if len(names) <= MOST_COLUMNS and not set(measures) <= set(get_args(SplitName)):
+        rows = [(measure, tuple(number(by_name[name].get(measure)) for name in names)) for measure in measures]
+        return Grid(title, tuple(name_of(name) if name in CONTESTANTS else name for name in names), tuple(rows))
+    measures.sort(key=split_order)
+    rows = [(name, tuple(number(by_name[name].get(measure)) for measure in measures)) for name in names]
+    return Grid(title, tuple(measures), tuple(rows))
 
 
 def _metric(evaluation: Evaluation, name: str) -> Cell:

@@ -11,21 +11,26 @@ from prooftune.spec import Store
 
 _PUBLISHED = """\
 store = open_store(Store({store}))
-files = [store.fetch(ref) for name, ref in read_manifest(store, {run_id!r}).files.items() if name.startswith({prefix!r})]
-trained = files[0].parent  # every file fetched, its SHA-256 checked"""
+files = read_manifest(store, {run_id!r}).files
+paths = [store.fetch(ref) for name, ref in files.items() if name.startswith({prefix!r})]
+trained = paths[0].parent  # every file is there, its SHA-256 checked"""
 _ASK = """\
 messages = {messages}
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
 with torch.inference_mode():
     output = model.generate(**inputs, max_new_tokens={limit}, do_sample=False)
-print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+answer = output[0, inputs["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))
 """
 _VERIFY = """\
 from prooftune.spec import Store
 from prooftune.storage.manifest import verify_manifest
 from prooftune.storage.objects import open_store
 
-print(verify_manifest(open_store(Store({store})), {run_id!r}) or "every file is as it was published")
+problems = verify_manifest(open_store(Store({store})), {run_id!r})
+print(*(problems or ["every file is as it was published"]), sep="\\n")
 """
 
 
@@ -55,21 +60,18 @@ def recipes(view: RunView) -> list[Recipe]:
 def load_snippet(view: RunView, *, base: str | None = None, trained: str | None = None) -> str:
     """Return Python that loads what was trained and asks it something.
 
-    ``base`` stands for the base model of the spec; ``trained`` is a folder that holds what was trained, in place of the run's store.
+    ``base`` stands for the base model (null = as the spec names it); ``trained`` is a folder that holds what was trained (null = it is
+    fetched from the run's store).
     """
     spec, full = view.spec, view.spec.backend.method.kind == "full"
     resolved = not full and base is None and spec.backend.model == DEMO_MODEL
-    place = (
-        f"trained = {trained!r}"
-        if trained
-        else _PUBLISHED.format(store=_store(view), run_id=view.run_id, prefix=f"{trained_folder(view)}/")
-    )
+    published = _PUBLISHED.format(store=_store(view), run_id=view.run_id, prefix=f"{trained_folder(view)}/")
     messages = [{"role": "system", "content": spec.task.system}] if spec.task.system else []
     limit = spec.task.max_answer_tokens or max((p.answer_tokens for p in view.predictions.get("candidate", ())), default=128)
     lines = [
         *_imports(full=full, published=trained is None, resolved=resolved),
         "",
-        place,
+        f"trained = {trained!r}" if trained else published,
         "tokenizer = AutoTokenizer.from_pretrained(trained)",
         *(_load_full() if full else _load_adapter(view, base, resolved=resolved)),
         _ASK.format(messages=[*messages, {"role": "user", "content": "…"}], limit=limit),
@@ -83,18 +85,14 @@ def trained_folder(view: RunView) -> str:
 
 
 def _imports(*, full: bool, published: bool, resolved: bool) -> list[str]:
-    lines = [
-        "import torch",
-        "" if full else "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-    ]
+    adapter = [] if full else ["from peft import PeftModel"]
+    lines = ["import torch", *adapter, "from transformers import AutoModelForCausalLM, AutoTokenizer"]
     if resolved:
         lines.append("from prooftune.models.resolve import resolve_model")
     if published:
         lines += ["from prooftune.spec import Store", "from prooftune.storage.manifest import read_manifest"]
         lines.append("from prooftune.storage.objects import open_store")
-    return [line for line in lines if line]
+    return lines
 
 
 def _load_full() -> list[str]:
@@ -103,7 +101,8 @@ def _load_full() -> list[str]:
 
 def _load_adapter(view: RunView, base: str | None, *, resolved: bool) -> list[str]:
     backend = view.spec.backend
-    pinned = f", revision={backend.revision!r}" if backend.revision and base is None else ""
+    pinned = f", revision={backend.revision!r}" if backend.revision else ""
+    pinned += ", trust_remote_code=True" if backend.trust_remote_code else ""
     name = f"resolve_model({backend.model!r}).path" if resolved else repr(base or backend.model)
     return [
         f"base = AutoModelForCausalLM.from_pretrained({name}{pinned}, dtype=torch.float32)",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from prooftune.report.view import CANDIDATE, RunView
-from prooftune.types import Decision, Metric, Verdict
+from prooftune.types import Decision, Metric, SplitName, Verdict
 
 TITLES: Final[dict[Verdict, str]] = {
     "promote": "Promote the candidate",
@@ -151,9 +151,15 @@ def _instead_of_training(view: RunView) -> Iterator[str]:
         yield f"Meanwhile use {name_of(decision.baseline)}, the best prompt so far."
 
 
+def split_order(name: str) -> int:
+    """Return a key that sorts the splits as they are used and leaves other names behind them as they stand."""
+    splits = get_args(SplitName)
+    return splits.index(name) if name in splits else len(splits)
+
+
 def flatten(figures: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield a stage's scalar figures by name, nested ones as ``train · examples``; lists and histograms are for plots."""
-    for key, value in figures.items():
+    for key, value in sorted(figures.items(), key=lambda item: split_order(item[0])):
         name = f"{prefix} · {name_of(key)}" if prefix else name_of(key)
         if isinstance(value, Mapping):
             if key != "histogram":

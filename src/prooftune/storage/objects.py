@@ -6,7 +6,6 @@ on several hosts share a store without another server. An object is visible whol
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from prooftune.errors import IntegrityError, Problem, ProoftuneError, SpecError
 from prooftune.spec import Store
+from prooftune.storage.s3_client import environment_endpoint
 from prooftune.types import ArtifactRef
 
 WORK = "work"
@@ -25,19 +25,19 @@ _LONGEST_KEY = 700
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
-class NoSuchObject(ProoftuneError, FileNotFoundError):  # noqa: N818 - it names the state of the store
+class NoSuchObject(ProoftuneError, FileNotFoundError):
     """The store holds nothing under this key."""
 
 
-class AlreadyThere(ProoftuneError, FileExistsError):  # noqa: N818 - it names the state of the store
+class AlreadyThere(ProoftuneError, FileExistsError):
     """A create-if-absent came second: the key is taken, and its content is untouched."""
 
 
-class VersionChanged(ProoftuneError, RuntimeError):  # noqa: N818 - it names the state of the store
+class VersionChanged(ProoftuneError, RuntimeError):
     """A compare-and-swap came second: the object is no longer the version that was read."""
 
 
-class InvalidKey(ProoftuneError, ValueError):  # noqa: N818 - it names what was found
+class InvalidKey(ProoftuneError, ValueError):
     """A name is not fit to be a key: it could leave the store or collide with the store's own files."""
 
 
@@ -119,7 +119,7 @@ def open_store(store: Store) -> ObjectStore:
     prefix = address.path.strip("/")
     if prefix and not all(_SEGMENT.fullmatch(segment) for segment in prefix.split("/")):
         raise _unusable("store.uri", f"the prefix {prefix!r} may hold letters, digits and . _ = + @ - between single slashes")
-    endpoint_url = store.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint_url = store.endpoint_url or environment_endpoint()
     endpoint = urlsplit(endpoint_url or "https://aws")
     if endpoint.scheme not in ("http", "https") or not endpoint.hostname or "@" in endpoint.netloc:
         raise _unusable("store.endpoint_url", "must be http(s)://host:port; credentials belong in the environment, never in an address")

@@ -1,4 +1,4 @@
-"""S3, or a server that speaks its protocol, as an object store. The only file that imports boto3.
+"""S3, or a server that speaks its protocol, as an object store.
 
 Coordination rests on conditional writes (``If-None-Match: *`` and ``If-Match``), which some older servers accept and ignore;
 a store is therefore probed before the first one.
@@ -11,9 +11,8 @@ import hashlib
 import logging
 import uuid
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +22,10 @@ from platformdirs import user_cache_path
 
 from prooftune.errors import IntegrityError, StoreUnavailable, TransientError
 from prooftune.storage import disk, objects
-from prooftune.storage.s3_refusals import SET_CREDENTIALS, refusal
+from prooftune.storage.s3_client import Connection
 from prooftune.types import ArtifactRef
 
 if TYPE_CHECKING:
-    from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
 
 PART_SIZE = 16 << 20
@@ -58,7 +56,7 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint = endpoint_url
         self._part_size = part_size
-        self._timeout = timeout
+        self._requests = Connection(self.uri, "store.uri", endpoint_url, timeout=timeout).requests
         self._probed = self._swept = False
 
     @property
@@ -87,12 +85,12 @@ class S3Store:
         if condition and not self._probed:
             self.check()
         write_id, checksum = uuid.uuid4().hex, _base64(hashlib.sha256(data).digest())
-        with self._requests(f"write {key}", key) as s3:
+        with self._requests(f"write {key}") as s3:
             try:
                 answer = s3.put_object(**self._at(key), Body=data, ChecksumSHA256=checksum, Metadata={"write": write_id}, **condition)
                 return answer["ETag"]
             except s3.exceptions.ClientError as error:
-                if not condition or not _is_lost_race(error):
+                if not condition or not _is_lost_race(error.response):
                     raise
         # A retry inside the SDK, after an answer that got lost, meets our own object: that race was won.
         head = self._head(key)
@@ -118,7 +116,7 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is fine."""
-        with self._requests(f"delete {key}", key) as s3:
+        with self._requests(f"delete {key}") as s3:
             s3.delete_object(**self._at(key))
 
     def upload(self, path: Path, key: str) -> ArtifactRef:
@@ -129,7 +127,7 @@ class S3Store:
         head = self._head(key)
         if head and head["Metadata"].get("sha256") == ref.sha256 and head["ContentLength"] == size:
             return ref
-        with self._requests(f"upload {key}", key) as s3:
+        with self._requests(f"upload {key}") as s3:
             if len(file.parts) == 1:
                 checksum = _base64(file.parts[0])
                 s3.put_object(**self._at(key), Body=file.read_part(1), ChecksumSHA256=checksum, Metadata={"sha256": file.sha256})
@@ -172,26 +170,11 @@ class S3Store:
         address = hashlib.sha256(f"{self._endpoint or ''} {self.uri}".encode()).hexdigest()
         return user_cache_path("prooftune") / "stores" / address[:16]
 
-    @cached_property
-    def _client(self) -> S3Client:
-        from boto3.session import Session
-        from botocore.config import Config
-
-        # "standard" retries connection errors, time-outs, 5xx and throttling with jittered exponential backoff.
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": 4},
-            connect_timeout=min(10.0, self._timeout),
-            read_timeout=self._timeout,
-            max_pool_connections=_SENDERS + 2,
-            s3={"addressing_style": "path" if self._endpoint else "auto"},
-        )
-        return Session().client("s3", endpoint_url=self._endpoint, config=config)
-
     def _at(self, key: str) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": self._prefix + objects.check_key(key)}
 
     def _head(self, key: str) -> dict[str, Any] | None:
-        with self._requests(f"look for {key}", key) as s3:
+        with self._requests(f"look for {key}") as s3:
             try:
                 return dict(s3.head_object(**self._at(key), ChecksumMode="ENABLED"))
             except s3.exceptions.ClientError as error:
@@ -201,8 +184,11 @@ class S3Store:
             return None
 
     def _body(self, key: str) -> Iterator[bytes]:
-        with self._requests(f"read {key}", key) as s3:
-            body = s3.get_object(**self._at(key))["Body"]
+        with self._requests(f"read {key}") as s3:
+            try:
+                body = s3.get_object(**self._at(key))["Body"]
+            except s3.exceptions.NoSuchKey:
+                raise objects.missing(self.uri, key) from None
             yield from body.iter_chunks(disk.CHUNK)
 
     def _is_refused(self, condition: dict[str, Any]) -> bool:
@@ -211,7 +197,7 @@ class S3Store:
                 # The leading dot keeps it from being a key, so that it is never listed.
                 s3.put_object(Bucket=self._bucket, Key=f"{self._prefix}.conditional-writes", Body=b"probe", **condition)
             except s3.exceptions.ClientError as error:
-                if not _is_lost_race(error):
+                if not _is_lost_race(error.response):
                     raise
                 return True
             return False
@@ -231,16 +217,15 @@ class S3Store:
                 parts: Any = list(pool.map(send, range(1, len(file.parts) + 1)))
             s3.complete_multipart_upload(**target, UploadId=upload_id, MultipartUpload={"Parts": parts})
         except BaseException:
-            self._abort(s3, target["Key"], upload_id)
+            self._abort(target["Key"], upload_id)
             raise
 
-    def _abort(self, s3: S3Client, name: str, upload_id: str) -> None:
-        from botocore.exceptions import BotoCoreError
-
+    def _abort(self, name: str, upload_id: str) -> None:
         try:
-            s3.abort_multipart_upload(Bucket=self._bucket, Key=name, UploadId=upload_id)
-        except (BotoCoreError, s3.exceptions.ClientError):
-            log.warning("could not abort the upload of %s; a later upload sweeps its parts", name)
+            with self._requests(f"abort the upload of {name}") as s3:
+                s3.abort_multipart_upload(Bucket=self._bucket, Key=name, UploadId=upload_id)
+        except (StoreUnavailable, TransientError) as error:
+            log.warning("%s; a later upload sweeps its parts", error)
 
     def _sweep_once(self, s3: S3Client) -> None:
         """Abort uploads below the prefix that a dead process left: their parts are invisible, and billed."""
@@ -251,7 +236,7 @@ class S3Store:
         for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=self._prefix):
             for upload in page.get("Uploads", []):
                 if upload["Initiated"] < before:
-                    self._abort(s3, upload["Key"], upload["UploadId"])
+                    self._abort(upload["Key"], upload["UploadId"])
 
     def _verify(self, ref: ArtifactRef, checksum: str) -> None:
         head = self._head(ref.key)
@@ -262,31 +247,10 @@ class S3Store:
             self.delete(ref.key)
             raise IntegrityError(f"{self.uri} keeps other bytes than were sent for {ref.key!r}; they were removed, run the command again")
 
-    @contextmanager
-    def _requests(self, doing: str, key: str = "") -> Iterator[S3Client]:
-        from botocore import exceptions as boto
 
-        where = f"{self.uri}: cannot {doing}"
-        try:
-            yield self._client
-        except boto.ClientError as error:
-            raise refusal(error.response, where, self.uri, key) from None  # the SDK's own text can hold the access key
-        except boto.FlexibleChecksumError:
-            raise IntegrityError(f"{where}: the bytes do not match the checksum kept with them; upload the object again") from None
-        except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound) as error:
-            raise StoreUnavailable(f"{where}: {type(error).__name__}; {SET_CREDENTIALS}") from None
-        except boto.SSLError:
-            raise StoreUnavailable(f"{where}: the server's certificate is not trusted; set AWS_CA_BUNDLE or correct the endpoint") from None
-        except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
-            to = self._endpoint or "AWS"
-            raise TransientError(f"{where}: no full answer from {to} ({type(error).__name__}); try again, or check the endpoint") from None
-        except boto.BotoCoreError as error:
-            raise StoreUnavailable(f"{where}: {type(error).__name__}; check store.uri, store.endpoint_url and AWS_REGION") from None
-
-
-def _is_lost_race(error: ClientError) -> bool:
+def _is_lost_race(response: Mapping[str, Any]) -> bool:
     # If-Match on an object that is gone is answered 404.
-    return error.response["Error"].get("Code", "") in _LOST_RACE | {"NoSuchKey"}
+    return response["Error"].get("Code", "") in _LOST_RACE | {"NoSuchKey"}
 
 
 def _base64(digest: bytes) -> str:

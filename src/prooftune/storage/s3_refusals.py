@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from prooftune.errors import ProoftuneError, StoreUnavailable, TransientError
-from prooftune.storage.objects import missing
 
 SET_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones), or AWS_PROFILE"
-_NO_BUCKET = "there is no such bucket; create it or correct store.uri"
+_NO_BUCKET = "there is no such bucket; create it or correct {field}"
 _REGION = "the bucket is in another region; set AWS_REGION to it"
 _DENIED = (
-    "access is denied; check the credentials, which need s3:GetObject, s3:PutObject, s3:DeleteObject, s3:ListBucket, "
-    "s3:AbortMultipartUpload and s3:ListBucketMultipartUploads here"
+    "access is denied; check the credentials, which need s3:GetObject and s3:ListBucket here, and to write also s3:PutObject, "
+    "s3:DeleteObject, s3:AbortMultipartUpload and s3:ListBucketMultipartUploads"
 )
 _ADVICE = {
     "NoSuchBucket": _NO_BUCKET,
@@ -43,13 +42,14 @@ _TRANSIENT = {
 }
 
 
-def refusal(response: Mapping[str, Any], where: str, uri: str, key: str) -> ProoftuneError:
-    """The error for a request that an S3 server refused; the server's own text is left out, for it can hold the access key."""
+def refusal(response: Mapping[str, Any], where: str, field: str) -> ProoftuneError:
+    """The error for a request that an S3 server refused; the server's own text is left out, for it can hold the access key.
+
+    ``where`` says what was being done, ``field`` is the spec's field that names the place.
+    """
     code = response["Error"].get("Code", "")
     status = response["ResponseMetadata"]["HTTPStatusCode"]
-    if code == "NoSuchKey":
-        return missing(uri, key)
     if code in _TRANSIENT or status >= 500 or status == 429:
         return TransientError(f"{where}: the server answered {status} {code}; try again")
-    advice = _ADVICE.get(code) or (_DENIED if status == 403 else "check store.uri, store.endpoint_url and the bucket's settings")
-    return StoreUnavailable(f"{where}: {advice} ({status} {code})")
+    advice = _ADVICE.get(code) or (_DENIED if status == 403 else "check {field}, the endpoint and the bucket's settings")
+    return StoreUnavailable(f"{where}: {advice.format(field=field)} ({status} {code})")
