@@ -62,6 +62,7 @@ def _prepare_environment(fresh: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin for each other make a busy machine ten times slower
     if fresh:
         os.environ["PREFECT_TASKS_REFRESH_CACHE"] = "true"
     logging.captureWarnings(True)

@@ -75,7 +75,9 @@ def read_evaluations(stage: Stage, output: StageOutput) -> tuple[Evaluation, ...
 
 def read_predictions(stage: Stage, output: StageOutput, name: str) -> list[Prediction]:
     """Return a contestant's answers, in holdout order."""
-    return [Prediction.model_validate_json(line) for line in stage.path(output, name).read_text(encoding="utf-8").splitlines()]
+    from prooftune.data.lines import read_lines
+
+    return list(read_lines(stage.path(output, name), Prediction))
 
 
 def write_decision(decision: Decision | None, out: Path) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
+from prooftune.data.hub import hub_commit
 from prooftune.data.sources import find_files
-from prooftune.data.streams import FileUnusable, Limits
-from prooftune.errors import DataError, TransientError
+from prooftune.data.streams import FileUnusable, Limits, sha256_of
+from prooftune.errors import ProoftuneError
 from prooftune.spec import digest
 
 
@@ -17,28 +16,17 @@ def fingerprint_source(source: str, limits: Limits = Limits()) -> str:  # noqa: 
 
     Raises:
         DataError: nothing is found under the source.
-        StoreUnavailable, TransientError: a bucket or the hub refuses or cannot be reached.
+        StoreUnavailable, IntegrityError, TransientError: a bucket or the hub refuses, damages or cannot be reached.
     """
     if source.startswith("hf://"):
-        return digest([source, _hub_commit(source)])
+        return digest([source, hub_commit(source)])
     entries = []
     for file in find_files(source, limits).files:
         try:
             with file.open() as raw:
-                entries.append([file.name, hashlib.file_digest(raw, "sha256").hexdigest()])  # type: ignore[arg-type]  # wants only readinto
+                entries.append([file.name, sha256_of(raw)])
+        except ProoftuneError:
+            raise  # ours are OSErrors too, and say more about the place than about the file
         except (FileUnusable, OSError) as error:
             entries.append([file.name, f"unreadable: {type(error).__name__}"])
     return digest(entries)
-
-
-def _hub_commit(source: str) -> str:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
-
-    name = "/".join(source.removeprefix("hf://").split(":")[0].split("/")[:2])
-    try:
-        return str(HfApi().dataset_info(name).sha)
-    except RepositoryNotFoundError:
-        raise DataError(f"{source}: the hub has no data set {name}, or it is private and HF_TOKEN does not open it") from None
-    except (OSError, OfflineModeIsEnabled) as error:
-        raise TransientError(f"{source}: the hub cannot be reached ({type(error).__name__}); try again, or use a local file") from None

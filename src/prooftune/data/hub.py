@@ -1,4 +1,4 @@
-"""Rows of a data set on the Hugging Face hub, as a stream: ``hf://owner/name[/config][:split]``."""
+"""A data set on the Hugging Face hub, ``hf://owner/name[/config][:split]``: its rows, as a stream, and its commit."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def read_hub(source: str, limits: Limits) -> Rows:
         DataError: for a name that is none, and a data set, configuration or split that does not exist or must be chosen.
         TransientError: when the hub cannot be reached.
     """
-    match = _NAME.fullmatch(source)
-    if match is None:
-        raise DataError(f"{source} is not of the form hf://owner/name, hf://owner/name/config or either with :split")
+    match = _parsed(source)
     if Path(match["id"]).exists():
         raise DataError(f"{source}: the loader would read the folder {match['id']} here instead of the hub; run from another folder")
     for number, row in enumerate(_load(source, match["id"], match["config"], match["split"]), start=1):
@@ -34,6 +32,35 @@ def read_hub(source: str, limits: Limits) -> Rows:
         if isinstance(data, bytes) and len(data) > limits.line_bytes:
             data = Flaw("oversized-row", f"the row has {len(data):,} bytes; a row may have at most {limits.line_bytes:,}")
         yield number, data
+
+
+def hub_commit(source: str) -> str:
+    """The commit that a data set is at, without its rows.
+
+    Raises:
+        DataError: for a name that is none, and a data set that does not exist or may not be read.
+        TransientError: when the hub cannot be reached.
+    """
+    import httpx2  # what huggingface_hub speaks HTTP with
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    name = _parsed(source)["id"]
+    try:
+        return str(HfApi().dataset_info(name).sha)
+    except RepositoryNotFoundError:
+        raise DataError(f"{source}: the hub has no data set {name}, or it is private and HF_TOKEN does not open it") from None
+    except HfHubHTTPError as error:
+        raise TransientError(f"{source}: the hub answered {error.response.status_code}; try again, or use a local file") from None
+    except (httpx2.TransportError, OfflineModeIsEnabled) as error:
+        raise TransientError(f"{source}: the hub cannot be reached ({type(error).__name__}); try again, or use a local file") from None
+
+
+def _parsed(source: str) -> re.Match[str]:
+    match = _NAME.fullmatch(source)
+    if match is None:
+        raise DataError(f"{source} is not of the form hf://owner/name, hf://owner/name/config or either with :split")
+    return match
 
 
 def _load(source: str, name: str, config: str | None, split: str | None):  # type: ignore[no-untyped-def]  # an iterable of datasets' own

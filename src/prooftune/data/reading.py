@@ -13,9 +13,9 @@ from typing import BinaryIO, Literal
 
 from prooftune.data.formats import Rows, read_rows
 from prooftune.data.hub import read_hub
-from prooftune.data.sources import DataFile, find_files
-from prooftune.data.streams import FileUnusable, Flaw, Limits
-from prooftune.errors import DataError, Problem
+from prooftune.data.sources import DataFile, Found, find_files
+from prooftune.data.streams import FileUnusable, Flaw, Limits, sha256_of
+from prooftune.errors import DataError, Problem, ProoftuneError
 from prooftune.spec import digest
 from prooftune.types import Finding, Progress, Report, no_report
 
@@ -55,15 +55,15 @@ def read_source(
         DataError: for rejected rows under ``fail``; always for a file that cannot be read to its end, and where no record is left.
         StoreUnavailable, EnvironmentLacks, TransientError: when a bucket or the hub refuses or cannot be reached.
     """
-    files, ignored = ([], ()) if source.startswith("hf://") else _listing(source, limits)
-    total = sum(file.size for file in files)
+    found = Found((), ()) if source.startswith("hf://") else find_files(source, limits)
+    total = sum(file.size for file in found.files)
     digests: list[dict[str, object]] = []
     with (out / "records.jsonl").open("wb", buffering=1 << 20) as records, (out / "problems.jsonl").open("wb") as problems:
         ingest = _Ingest(records, problems)
-        if not files:
+        if not found.files:
             digests.append(ingest.hub(source, limits, report))
         before = 0
-        for file in files:
+        for file in found.files:
             digests.append(ingest.file(file, limits, report, before, total))
             before += file.size
     ingest.refuse(source, on_invalid)
@@ -72,17 +72,12 @@ def read_source(
         "rejected": ingest.rejected,
         "noted": ingest.noted,
         "files": digests,
-        "ignored": _capped(ignored),
+        "ignored": _capped(found.ignored),
         "source_sha256": digest([entry["sha256"] for entry in digests]),
         "bytes": sum(int(str(entry["bytes"])) for entry in digests),
     }
     logger.info("read %s rows, rejected %s, of %s files", f"{ingest.rows:,}", f"{ingest.rejected:,}", len(digests))
     return figures
-
-
-def _listing(source: str, limits: Limits) -> tuple[list[DataFile], tuple[str, ...]]:
-    found = find_files(source, limits)
-    return list(found.files), found.ignored
 
 
 def _capped(names: tuple[str, ...], most: int = 100) -> list[str]:
@@ -106,10 +101,12 @@ class _Ingest:
         sha256 = ""
         try:
             with file.open() as raw:
-                sha256 = hashlib.file_digest(raw, "sha256").hexdigest()  # type: ignore[arg-type]  # wants only readinto
+                sha256 = sha256_of(raw)
                 raw.seek(0)
                 for count in self._take(file.name, read_rows(raw, file.name, limits)):
                     report(Progress(done=min(before + raw.tell(), total), total=total, unit="bytes", text=f"{count:,} rows"))
+        except ProoftuneError:
+            raise  # ours are OSErrors too: a bucket that cannot be reached is no fault of the file
         except FileUnusable as error:
             self._refuse_file(file.name, error)
         except OSError as error:

@@ -229,7 +229,9 @@ def _text(value: object, where: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _Unfit("lone-surrogate", f"{where} holds half of a surrogate pair, which is no character; export it again as UTF-8") from None
+            raise _Unfit(
+                "lone-surrogate", f"{where} holds half of a surrogate pair, which is no character; export it again as UTF-8"
+            ) from None
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import itertools
 import os
@@ -62,6 +63,11 @@ class LongLine:
     def flaw(self) -> Flaw:
         """The flaw that rejects it."""
         return Flaw("oversized-row", f"the line has {self.length:,} bytes; a row may have at most {len(self.head):,}")
+
+
+def sha256_of(raw: BinaryIO) -> str:
+    """SHA-256 hex of what is left of an open file."""
+    return hashlib.file_digest(raw, "sha256").hexdigest()  # type: ignore[arg-type]  # wants only readinto
 
 
 class Readable(Protocol):
