@@ -23,9 +23,16 @@ from typing import Any
 
 import psutil
 
+from prooftune.data.lines import read_lines
 from prooftune.environment import library_versions
+from prooftune.evaluation.gate import decide
+from prooftune.spec import Store, load_spec
+from prooftune.storage.manifest import read_manifest
+from prooftune.storage.objects import open_store
+from prooftune.types import Prediction
 
 SPEC = Path(__file__).parents[1] / "examples" / "banking77" / "spec.yaml"
+PREDICTIONS = ".predictions.jsonl"
 MEMORY_EVERY_S = 0.2
 
 
@@ -64,11 +71,25 @@ def measure(folder: Path, store: str, overrides: list[str]) -> dict[str, Any]:
         "verdict": result["verdict"],
         "decision": result["decision"],
         "evaluations": {item["name"]: item for item in result["evaluations"]},
+        "against": against_each_rung(store, result["run_id"]),
         "seconds": stages,
         "wall_seconds": round(wall, 1),
         "overhead": round(1 - sum(stages.values()) / wall, 4),
         "peak_gb": round(peak.stop() / 1e9, 2),
     }
+
+
+def against_each_rung(store: str, run_id: str) -> dict[str, dict[str, Any]]:
+    """Return the gate's decision on the candidate against each baseline by itself."""
+    objects, spec = open_store(Store(uri=store)), load_spec(SPEC)
+    files = read_manifest(objects, run_id).files
+    answers = {
+        name.removesuffix(PREDICTIONS): list(read_lines(objects.fetch(ref), Prediction))
+        for name, ref in files.items()
+        if name.endswith(PREDICTIONS)
+    }
+    candidate = answers.pop("candidate")
+    return {rung: decide({rung: rows}, candidate, spec.task, spec.gate, seed=7).model_dump(mode="json") for rung, rows in answers.items()}
 
 
 class Peak:
@@ -98,22 +119,17 @@ class Peak:
 
 def table(figures: dict[str, Any]) -> str:
     """Return the figures as Markdown."""
-    decision = figures["decision"]
-    lines = [
-        f"{figures['date']}, {figures['machine']}, torch {figures['versions']['torch']}",
-        "",
-        "| | exact match | 95 % interval | n |",
-        "|---|---|---|---|",
-    ]
+    lines = [f"{figures['date']}, {figures['machine']}, torch {figures['versions']['torch']}", ""]
+    lines += ["| | exact match | 95 % interval | n |", "|---|---|---|---|"]
     for name, evaluation in figures["evaluations"].items():
         metric = evaluation["metrics"]["exact_match"]
         lines.append(f"| {name} | {metric['value']:.3f} | {metric['ci_low']:.3f} to {metric['ci_high']:.3f} | {metric['n']} |")
-    if decision["difference"] is not None:
-        lines += [
-            "",
-            f"Verdict {figures['verdict']}: {decision['difference']:+.3f} over {decision['baseline']} "
-            f"({decision['ci_low']:+.3f} to {decision['ci_high']:+.3f}), {decision['test']} p = {decision['p_value']:.2g}",
-        ]
+    lines += ["", f"Verdict: {figures['verdict']}", ""]
+    lines += [
+        f"- against {rung}: {found['difference']:+.3f} ({found['ci_low']:+.3f} to {found['ci_high']:+.3f}), "
+        f"{found['test']} p = {found['p_value']:.2g}"
+        for rung, found in figures["against"].items()
+    ]
     lines += ["", "| stage | seconds |", "|---|---|"]
     lines += [f"| {name} | {seconds:.1f} |" for name, seconds in figures["seconds"].items()]
     lines += [

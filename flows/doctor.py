@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from prooftune.errors import ProoftuneError
+from prooftune.errors import ProoftuneError, StoreUnavailable
 from prooftune.spec import Store
 
 GIB = 2**30
@@ -210,16 +210,15 @@ def _credentials(store: Store) -> Item:
     if "://" not in store.uri:
         named = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE") if os.environ.get(name)]
         return Item("AWS credentials", "ok", f"{named[0]} is set" if named else "not looked for: the store is a folder", needed)
-    import boto3
-    from botocore.exceptions import BotoCoreError
+    from prooftune.storage.s3_client import credentials_source
 
     try:
-        found = boto3.Session().get_credentials()
-    except BotoCoreError as error:
-        return Item("AWS credentials", "fail", f"cannot be read ({type(error).__name__})", needed, "correct AWS_PROFILE or ~/.aws/config")
+        found = credentials_source()
+    except StoreUnavailable as error:
+        return Item("AWS credentials", "fail", str(error), needed, "correct AWS_PROFILE or ~/.aws/config")
     if found is None:
         return Item("AWS credentials", "fail", "none", needed, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
-    return Item("AWS credentials", "ok", f"found by {found.method}", needed)
+    return Item("AWS credentials", "ok", f"found by {found}", needed)
 
 
 def _server() -> Item:

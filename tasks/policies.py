@@ -6,6 +6,7 @@ host, a new Prefect database or a run after a SIGKILL find every finished stage,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from pydantic import BaseModel
 
 from prooftune.errors import TransientError
 from prooftune.spec import Store, digest
-from prooftune.storage.objects import open_store
+from prooftune.storage.objects import NoSuchObject, open_store
 from prooftune.types import StageOutput
 from tasks.progress import note_finished, note_started
 
 RETRY_DELAYS_S = [2.0, 10.0, 30.0, 60.0]
+VERSIONS: dict[str, int] = {}
+"""Version of each stage, as its task declares it."""
 
 
 @dataclass
@@ -47,8 +50,17 @@ class StoreResults(WritableFileSystem):
     store: Store
 
     def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]  # Prefect calls it with _sync
-        """Return the record's bytes."""
-        return open_store(self.store).get(path)
+        """Return the record's bytes.
+
+        Raises:
+            NoSuchObject: there is none, or an artifact that it names is gone: then the stage is not done, and Prefect does it again.
+        """
+        objects = open_store(self.store)
+        record = objects.get(path)
+        for ref in json.loads(json.loads(record)["result"])["data"]["artifacts"].values():
+            if not objects.exists(ref["key"]):
+                raise NoSuchObject(f"{objects.uri} holds no {ref['key']}, which {path} names")
+        return record
 
     def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
         """Write the record, whole or not at all."""
@@ -63,6 +75,7 @@ def policy(stage: str, version: int, timeout_minutes: float, *tags: str) -> dict
 
     ``version`` is raised whenever the stage would give another result for the same inputs: then it is done again.
     """
+    VERSIONS[stage] = version
     return {
         "name": stage,
         "task_run_name": stage,

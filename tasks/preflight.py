@@ -22,5 +22,7 @@ def preflight(store: Store, options: Task, method: Method, model: ModelRef, spli
     base = local_folder(model).path
     output = stage.perform(lambda out: check(train, validation, base, options, method, out, trust_remote_code=model.trust_remote_code))
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
-    create_markdown_artifact(f"What will be trained\n\n| figure | value |\n|---|---|\n{rows}", key="preflight")
+    create_markdown_artifact(
+        f"What will be trained\n\n| figure | value |\n|---|---|\n{rows}", key="preflight", description="What will be trained"
+    )
     return output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -40,6 +41,9 @@ Event = StageStarted | StageFinished | tuple[str, Progress]
 
 listeners: list[Callable[[Event], None]] = []
 """Called in this process for each event; the command line adds its progress display here."""
+
+logging.getLogger("prefect.task_runs").addFilter(lambda record: "hook '" not in record.getMessage().lower()[:20])
+"""Prefect logs four lines for the two hooks of each stage; they would drown what stages say."""
 
 _started: dict[UUID, float] = {}
 _finished: dict[UUID, list[StageFinished]] = defaultdict(list)

@@ -12,13 +12,14 @@ from prooftune.results import read_result
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.objects import open_store
 from prooftune.types import Decision, Evaluation, ModelRef, RunResult, StageOutput, StageTime
+from tasks.policies import VERSIONS
 from tasks.progress import finished_stages
 
 
 def run_id_of(spec: RunSpec, source_fingerprint: str, model: ModelRef) -> str:
     """Return the run's id: the name and a digest of all that its result depends on. The same inputs are the same run."""
     content = spec.model_dump(mode="json", exclude={"store": True, "tracking": True, "data": {"source"}})
-    return f"{spec.name}-{digest([__version__, content, source_fingerprint, model.model_dump()])[:12]}"
+    return f"{spec.name}-{digest([__version__, VERSIONS, content, source_fingerprint, model.model_dump()])[:12]}"
 
 
 def run_facts(spec: RunSpec, run_id: str, decision: Decision, outputs: tuple[StageOutput, ...]) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def advise(store: Store, spec: RunSpec, splits: StageOutput, baselines: StageOut
     counts = splits.figures["counts"]
     decision = worth_training(counts["train"], counts["holdout"], read_evaluations(stage, baselines), spec)
     output = stage.perform(lambda out: write_decision(decision, out))
-    create_markdown_artifact(decision_text(decision) if decision else "Training is worth a try.", key="advise")
+    create_markdown_artifact(
+        decision_text(decision) if decision else "Training is worth a try.", key="advise", description="Is training worth it?"
+    )
     return output
 
 
@@ -63,7 +65,9 @@ def gate(store: Store, options: Task, rules: Gate, seed: int, baselines: StageOu
     }
     answers = read_predictions(stage, candidate, f"candidate{PREDICTIONS}")
     output = stage.perform(lambda out: write_decision(decide(rungs, answers, options, rules, seed), out))
-    create_markdown_artifact(decision_text(Decision.model_validate(output.figures["decision"])), key="verdict")
+    create_markdown_artifact(
+        decision_text(Decision.model_validate(output.figures["decision"])), key="verdict", description="The gate's decision"
+    )
     return output
 
 

@@ -24,5 +24,6 @@ def split(store: Store, options: Split, validated: StageOutput) -> StageOutput:
         f"**{counts['train']}** train · **{counts['validation']}** validation · **{counts['holdout']}** held out\n\n"
         f"Seal of the holdout (SHA-256): `{output.figures['holdout_sha256']}`",
         key="split",
+        description="How the examples were divided",
     )
     return output

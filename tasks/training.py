@@ -42,7 +42,7 @@ def train(
         resumable=True,
     )
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
-    create_markdown_artifact(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train")
+    create_markdown_artifact(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train", description="How training went")
     return output
 
 
@@ -55,6 +55,10 @@ def with_live_loss(report: Report) -> Report:
         if "validation" in progress.text:
             lines.append(f"| {progress.done} | {progress.text} |")
             table = "\n".join(lines)
-            create_markdown_artifact(f"Loss so far, of {progress.total} steps\n\n| step | loss |\n|---|---|\n{table}", key="live-loss")
+            create_markdown_artifact(
+                f"Loss so far, of {progress.total} steps\n\n| step | loss |\n|---|---|\n{table}",
+                key="live-loss",
+                description="While it trains",
+            )
 
     return live

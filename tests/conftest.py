@@ -80,7 +80,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment of a user with an empty home folder and no Prefect configured."""
     folder = tmp_path_factory.mktemp("home")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "XDG_", "AWS_", "HF_"))}
-    return kept | {"HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return kept | {"HOME": str(folder), "PATH": path, "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")

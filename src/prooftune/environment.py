@@ -6,8 +6,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 LIBRARIES = (
-    "prooftune prefect torch transformers peft trl bitsandbytes datasets evaluate great-expectations pandas boto3 tokenizers accelerate"
-).split()
+    *("prooftune", "prefect", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers"),
+    *("datasets", "pandas", "great-expectations", "evaluate", "boto3"),
+)
 
 
 def library_versions() -> dict[str, str]:

@@ -66,7 +66,10 @@ class Data(Frozen):
     """What to learn from, and what to do about its flaws."""
 
     source: str
-    """A file (JSONL, JSON, CSV, Parquet; .gz too), a glob, a folder, ``s3://bucket/key``, or a hub data set as ``hf://owner/name``. A relative path is looked up beside the spec."""
+    """A file (JSONL, JSON, CSV, Parquet; .gz too), a glob, a folder, ``s3://bucket/key``, or a hub data set as ``hf://owner/name``.
+
+    A relative path is looked up beside the spec.
+    """
     shape: Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion", "table"] = "auto"
     """Form of the records; ``auto`` decides by the fields of the first records and says so."""
     columns: Columns = Columns()
@@ -74,7 +77,8 @@ class Data(Frozen):
     on_invalid: Literal["fail", "skip"] = "fail"
     """``fail`` stops with every problem listed; ``skip`` drops the invalid rows and lists them in the report."""
     pii: Literal["allow", "redact", "drop", "stop"] = "redact"
-    """E-mail addresses, phone numbers, IBANs and card numbers: keep them, put ``[EMAIL]`` and the like in their place, drop the example, or stop the run."""
+    """E-mail addresses, phone numbers, IBANs and card numbers: keep them, put ``[EMAIL]`` and the like in their place, drop the example, or
+    stop the run."""
     contradictions: Literal["keep", "drop"] = "drop"
     """Same prompt, different targets: drop all of them, or keep them (they are listed either way)."""
     min_examples: Annotated[int, Field(ge=2)] = 50

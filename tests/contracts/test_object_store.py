@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,3 +225,10 @@ def test_no_increment_is_lost(address: Store) -> None:
         lost = pool.starmap(_count_up, [(address, 25)] * 4, chunksize=1)
     assert open_store(address).get("counter") == b"100"
     assert sum(lost) > 0
+
+
+def test_one_file_of_the_library_imports_the_sdk() -> None:
+    """What AWS's library raises and wants is known in one place; stores and readers share it."""
+    library = Path(open_store.__code__.co_filename).parents[1]
+    sdk = re.compile(r"^\s*(?:from|import) boto(?:3|core)", re.MULTILINE)
+    assert [path.name for path in library.rglob("*.py") if sdk.search(path.read_text())] == ["s3_client.py"]

@@ -93,6 +93,18 @@ def test_a_deleted_store_is_forgotten(tmp_path: Path) -> None:
     assert done == ["a", "a"]
 
 
+def test_a_lost_artifact_is_made_again(tmp_path: Path) -> None:
+    """A record whose artifact was deleted is no record: the stage is done again."""
+    done: list[str] = []
+    store = Store(uri=str(tmp_path / "store"))
+    [first] = run(store, (counting_task(done), "a"))
+    artifact = tmp_path / "store" / first.artifacts["text.txt"].key
+    artifact.unlink()
+    run(store, (counting_task(done), "a"))
+    assert done == ["a", "a"]
+    assert artifact.read_text() == "a"
+
+
 def test_a_transient_error_is_tried_again() -> None:
     """Two transient errors cost two more tries and then the stage succeeds."""
     tries: list[int] = []

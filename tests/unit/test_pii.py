@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prooftune.data.pii import PLACEHOLDERS, find, redact
+from prooftune.data.pii import PLACEHOLDERS, redact
 
 PHONES = """
 +1 555 0100
@@ -172,7 +172,6 @@ def test_redaction_is_idempotent(text: str) -> None:
     """What is redacted holds nothing more to find."""
     redacted, _ = redact(text)
     assert redact(redacted) == (redacted, {})
-    assert find(redacted) == {}
 
 
 VALUES = st.recursive(

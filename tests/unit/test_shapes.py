@@ -160,7 +160,7 @@ def test_records_of_no_known_shape_name_the_fields_and_the_shapes() -> None:
 def test_a_table_is_recognised_by_the_columns_of_the_spec() -> None:
     """Under ``auto`` the named columns make a table."""
     assert detect_shape({"text": "a", "label": "b"}, Columns(prompt="text", target="label")) == "table"
-    assert detect_shape({"text": "a", "label": "b"}) is None
+    assert detect_shape({"text": "a", "label": "b"}, Columns()) is None
 
 
 JSON = st.recursive(

@@ -26,8 +26,9 @@ NAMED = 5
 def handle_pii(examples: Sequence[Example], policy: Literal["allow", "redact", "drop", "stop"]) -> Cleaned:
     """Keep, redact or drop examples whose messages hold personal data, the target included.
 
-    Metadata is never trained on but is stored: unless the policy is ``allow``, a value that holds personal data becomes a pseudonym that
-    keeps equal values equal, so that grouping by customer still works.
+    Metadata is never trained on but is stored: unless the policy is ``allow``, a value that holds personal data becomes a numbered
+    pseudonym (``[EMAIL]#3``) that keeps equal values equal, so that grouping by customer still works. A digest would not do: who tries
+    all telephone numbers finds the one behind it.
 
     Raises:
         DataError: the policy is ``stop`` and an example holds personal data; with every such example.
@@ -35,8 +36,9 @@ def handle_pii(examples: Sequence[Example], policy: Literal["allow", "redact", "
     kept: list[Example] = []
     findings: list[Finding] = []
     done: Literal["kept", "redacted", "dropped"] = "kept" if policy == "allow" else "redacted" if policy == "redact" else "dropped"
+    pseudonyms: dict[str, int] = {}
     for example in examples:
-        redacted, counts = _redacted(example)
+        redacted, counts = _redacted(example, pseudonyms)
         for kind, count in sorted(counts.items()):
             reason = f"holds personal data ({kind} × {count}); data.pii is {policy}"
             findings.append(Finding(where=example.source, code=f"pii-{kind}", reason=reason, action=done))
@@ -51,7 +53,7 @@ def handle_pii(examples: Sequence[Example], policy: Literal["allow", "redact", "
     return kept, findings
 
 
-def _redacted(example: Example) -> tuple[Example, Counter[str]]:
+def _redacted(example: Example, pseudonyms: dict[str, int]) -> tuple[Example, Counter[str]]:
     """The example without personal data, and what its messages held of it, by kind."""
     counts: Counter[str] = Counter()
     messages: list[Message] = []
@@ -59,17 +61,17 @@ def _redacted(example: Example) -> tuple[Example, Counter[str]]:
         text, found = pii.redact(message.content)
         counts.update(found)
         messages.append(Message(role=message.role, content=text) if found else message)
-    changes: dict[str, object] = {"metadata": {name: _pseudonym(value) for name, value in example.metadata.items()}}
+    changes: dict[str, object] = {"metadata": {name: _pseudonym(value, pseudonyms) for name, value in example.metadata.items()}}
     if counts:
         changes |= {"messages": tuple(messages), "id": example_id(messages)}
     return example.model_copy(update=changes), counts
 
 
-def _pseudonym(value: Scalar) -> Scalar:
+def _pseudonym(value: Scalar, pseudonyms: dict[str, int]) -> Scalar:
     if not isinstance(value, str):
         return value
     redacted, counts = pii.redact(value)
-    return f"{redacted}#{_digest(value)}" if counts else value
+    return f"{redacted}#{pseudonyms.setdefault(value, len(pseudonyms) + 1)}" if counts else value
 
 
 def drop_exact_duplicates(examples: Sequence[Example]) -> Cleaned:

@@ -83,10 +83,8 @@ def _on_kept_examples() -> Sequence[Any]:
     from great_expectations import expectations as gxe
 
     critical, warning = {"severity": "critical"}, {"severity": "warning"}
-    between, classes = (
-        gxe.ExpectColumnValuesToBeBetween,
-        f"99 % of examples belong to a class of {RARE_CLASS} or more, enough for every split.",
-    )
+    between = gxe.ExpectColumnValuesToBeBetween
+    classes = f"99 % of examples belong to a class of {RARE_CLASS} or more, enough for every split."
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1, description="There is at least one example.", **critical),
         gxe.ExpectColumnValuesToBeUnique(column="id", description="No example stands twice.", **critical),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, BinaryIO
 
-from prooftune.data.objects import encode_object, parse_object
-from prooftune.data.streams import FileUnusable, Flaw, Limits, LongLine, bounded_lines, open_text
+from prooftune.data.rows import encode_object, parse_object
+from prooftune.data.streams import FileUnusable, Flaw, Limits, LongLine, Readable, bounded_lines, open_text
 
-Rows = Iterator[tuple[int, bytes | Flaw]]
+Rows = Generator[tuple[int, bytes | Flaw]]
 """Line numbers with compact JSON objects, or with the flaw that rejects the row."""
 
 _COMPRESSIONS = (".gz", ".zst")
@@ -52,7 +52,11 @@ def known_formats() -> str:
 
 def read_json_lines(raw: BinaryIO, compression: str, limits: Limits) -> Rows:
     """Read one JSON object a line; blank lines are skipped."""
-    for number, line in bounded_lines(open_text(raw, compression, limits), limits.line_bytes):
+    return _objects(open_text(raw, compression, limits), limits)
+
+
+def _objects(stream: Readable, limits: Limits) -> Rows:
+    for number, line in bounded_lines(stream, limits.line_bytes):
         if isinstance(line, LongLine):
             yield number, line.flaw()
         elif not line.isspace():
@@ -78,11 +82,7 @@ def read_json(raw: BinaryIO, compression: str, limits: Limits) -> Rows:
     if (head.startswith(b"{") and head.split(b"\n", 1)[0].strip() in (b"{", b"")) or head.startswith(b"{\r"):
         raise FileUnusable("wrong-type", "holds one JSON object over several lines; required is a list of objects, or one object a line")
     if not head.startswith(b"["):
-        for number, line in bounded_lines(stream, limits.line_bytes):
-            if isinstance(line, LongLine):
-                yield number, line.flaw()
-            elif not line.isspace():
-                yield number, parse_object(line, limits.depth)
+        yield from _objects(stream, limits)
         return
     for number, element in _array_elements(stream.read, limits.line_bytes):
         yield number, element if isinstance(element, Flaw) else parse_object(element, limits.depth)
@@ -275,14 +275,14 @@ def read_parquet(raw: BinaryIO, compression: str, limits: Limits) -> Rows:
         raise FileUnusable("broken-parquet", f"is no readable Parquet file ({str(error).splitlines()[0][:120]})", number + 1) from None
 
 
-def _refuse_parquet(table: object, limits: Limits) -> None:
-    schema = table.schema_arrow  # type: ignore[attr-defined]  # pyarrow has no types
+def _refuse_parquet(table: Any, limits: Limits) -> None:
+    schema = table.schema_arrow
     names = [field.name for field in schema]
     if len(set(names)) != len(names):
         raise FileUnusable("bad-header", "two columns have one name; name every column differently")
     if binary := [field.name for field in schema if "binary" in str(field.type)]:
         raise FileUnusable("wrong-type", f"column {binary[0]!r} holds bytes, not text; drop it")
-    metadata = table.metadata  # type: ignore[attr-defined]
+    metadata = table.metadata
     if (size := sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))) > limits.expanded_bytes:
         raise FileUnusable("expands-too-far", f"the file expands to {size:,} bytes, more than {limits.expanded_bytes:,}; split it")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prooftune.data.objects import encode_object
+from prooftune.data.rows import encode_object
 from prooftune.data.streams import Flaw, Limits
 from prooftune.errors import DataError, TransientError
 
@@ -63,7 +64,7 @@ def _parsed(source: str) -> re.Match[str]:
     return match
 
 
-def _load(source: str, name: str, config: str | None, split: str | None):  # type: ignore[no-untyped-def]  # an iterable of datasets' own
+def _load(source: str, name: str, config: str | None, split: str | None) -> Iterator[Mapping[str, object]]:
     import datasets
 
     try:

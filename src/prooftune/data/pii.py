@@ -19,13 +19,8 @@ Kind = Literal["email", "phone", "iban", "card"]
 PLACEHOLDERS: dict[Kind, str] = {"email": "[EMAIL]", "phone": "[PHONE]", "iban": "[IBAN]", "card": "[CARD]"}
 
 
-def find(text: str) -> dict[Kind, int]:
-    """Count the personal data in a text, by kind; kinds that do not occur are left out."""
-    return redact(text)[1]
-
-
 def redact(text: str) -> tuple[str, dict[Kind, int]]:
-    """Put ``[EMAIL]``, ``[PHONE]``, ``[IBAN]`` and ``[CARD]`` in the place of personal data and count them."""
+    """Put ``[EMAIL]``, ``[PHONE]``, ``[IBAN]`` and ``[CARD]`` in the place of personal data and count it, by the kinds that occur."""
     counts: Counter[Kind] = Counter()
     if "@" in text or _DIGITS.search(text):
         text = _redact_json(text, counts) if _is_json(text) else _redact_text(text, "", counts)

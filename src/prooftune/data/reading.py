@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -24,6 +24,7 @@ __all__ = ["Limits", "read_source"]
 logger = logging.getLogger(__name__)
 
 _REPORT_EVERY = 20_000
+_SHOWN_PROBLEMS = 1000
 _BIDI_CONTROL = re.compile(rb"\xe2\x80[\xaa-\xae]|\xe2\x81[\xa6-\xa9]")  # U+202A-202E, U+2066-2069 in UTF-8
 
 
@@ -56,16 +57,9 @@ def read_source(
         StoreUnavailable, EnvironmentLacks, TransientError: when a bucket or the hub refuses or cannot be reached.
     """
     found = Found((), ()) if source.startswith("hf://") else find_files(source, limits)
-    total = sum(file.size for file in found.files)
-    digests: list[dict[str, object]] = []
     with (out / "records.jsonl").open("wb", buffering=1 << 20) as records, (out / "problems.jsonl").open("wb") as problems:
-        ingest = _Ingest(records, problems)
-        if not found.files:
-            digests.append(ingest.hub(source, limits, report))
-        before = 0
-        for file in found.files:
-            digests.append(ingest.file(file, limits, report, before, total))
-            before += file.size
+        ingest = _Ingest(records, problems, limits, report)
+        digests = ingest.files(found.files) if found.files else [ingest.hub(source)]
     ingest.refuse(source, on_invalid)
     figures = {
         "rows": ingest.rows,
@@ -87,24 +81,33 @@ def _capped(names: tuple[str, ...], most: int = 100) -> list[str]:
 class _Ingest:
     """Writes rows and problems as they come, and keeps the counts; memory does not grow with the source."""
 
-    shown_problems = 1000
-
-    def __init__(self, records: BinaryIO, problems: BinaryIO) -> None:
+    def __init__(self, records: BinaryIO, problems: BinaryIO, limits: Limits, report: Report) -> None:
         self._records = records
         self._problems = problems
+        self._limits = limits
+        self._report = report
         self.rows = self.rejected = self.noted = 0
         self._rejections: list[Problem] = []
         self._unusable: list[Problem] = []
 
-    def file(self, file: DataFile, limits: Limits, report: Report, before: int, total: int) -> dict[str, object]:
+    def files(self, files: Sequence[DataFile]) -> list[dict[str, object]]:
+        """Read files one after the other; return the name, digest and size of each."""
+        before, total = 0, sum(file.size for file in files)
+        digests = []
+        for file in files:
+            digests.append(self._file(file, before, total))
+            before += file.size
+        return digests
+
+    def _file(self, file: DataFile, before: int, total: int) -> dict[str, object]:
         """Read one file; ``before`` of ``total`` bytes of the source are done."""
         sha256 = ""
         try:
             with file.open() as raw:
                 sha256 = sha256_of(raw)
                 raw.seek(0)
-                for count in self._take(file.name, read_rows(raw, file.name, limits)):
-                    report(Progress(done=min(before + raw.tell(), total), total=total, unit="bytes", text=f"{count:,} rows"))
+                for count in self._take(file.name, read_rows(raw, file.name, self._limits)):
+                    self._report(Progress(done=min(before + raw.tell(), total), total=total, unit="bytes", text=f"{count:,} rows"))
         except ProoftuneError:
             raise  # ours are OSErrors too: a bucket that cannot be reached is no fault of the file
         except FileUnusable as error:
@@ -113,26 +116,26 @@ class _Ingest:
             self._refuse_file(file.name, FileUnusable("unreadable", f"cannot be read: {error.strerror}"))
         return {"name": file.name, "sha256": sha256, "bytes": file.size}
 
-    def hub(self, source: str, limits: Limits, report: Report) -> dict[str, object]:
+    def hub(self, source: str) -> dict[str, object]:
         """Read a data set of the hub; its digest is taken over its rows, because it has no file of its own."""
         hashed, size = hashlib.sha256(), 0
 
         def rows() -> Rows:
             nonlocal size
-            for number, row in read_hub(source, limits):
+            for number, row in read_hub(source, self._limits):
                 hashed.update(row if isinstance(row, bytes) else row.code.encode())
                 size += len(row) if isinstance(row, bytes) else 0
                 yield number, row
 
         for count in self._take(source, rows()):
-            report(Progress(done=count, total=count, unit="rows"))
+            self._report(Progress(done=count, total=count, unit="rows"))
         return {"name": source, "sha256": hashed.hexdigest(), "bytes": size}
 
     def _take(self, name: str, rows: Rows) -> Iterator[int]:
         """Write rows; yield their count now and then."""
         prefix = b'{"source":' + json.dumps(name, ensure_ascii=False).encode()[:-1] + b":"
         write = self._records.write
-        with closing(rows):  # type: ignore[type-var]  # every reader is a generator
+        with closing(rows):
             for seen, (number, row) in enumerate(rows, start=1):
                 if isinstance(row, Flaw):
                     self._reject(Problem(f"{name}:{number}", row.reason, row.code))
@@ -147,7 +150,7 @@ class _Ingest:
 
     def _reject(self, problem: Problem) -> None:
         self.rejected += 1
-        if len(self._rejections) < self.shown_problems:
+        if len(self._rejections) < _SHOWN_PROBLEMS:
             self._rejections.append(problem)
         self._write_finding(Finding(where=problem.where, code=problem.code, reason=problem.reason, action="dropped"))
 

@@ -46,7 +46,7 @@ class _Unfit(ValueError):
         self.reason = reason
 
 
-def detect_shape(fields: Mapping[str, object], columns: Columns = Columns()) -> Shape | None:  # noqa: B008 - frozen
+def detect_shape(fields: Mapping[str, object], columns: Columns) -> Shape | None:
     """The shape that a record's field names fit, or None; the more telling names come first."""
     for shape, required in _REQUIRED.items():
         if all(name in fields for name in required):
@@ -229,9 +229,7 @@ def _text(value: object, where: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _Unfit(
-                "lone-surrogate", f"{where} holds half of a surrogate pair, which is no character; export it again as UTF-8"
-            ) from None
+            raise _Unfit("lone-surrogate", f"{where} holds half of a surrogate pair, which is no character; export it as UTF-8") from None
     return value
 
 

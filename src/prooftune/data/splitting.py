@@ -21,6 +21,7 @@ from prooftune.data.duplicates import connected
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.errors import DataError, IntegrityError, Problem
 from prooftune.spec import Amount, Split
+from prooftune.storage.disk import sha256_of
 from prooftune.types import Example, SplitName
 
 
@@ -60,7 +61,7 @@ def split(examples: Path, split: Split, out: Path) -> dict[str, object]:
     counts: dict[str, int] = {name: len(members) for name, members in used.items()}
     return {
         "counts": {**counts, "unused": len(rows) - sum(counts.values())},
-        "holdout_sha256": _sha256(out / "holdout.jsonl"),
+        "holdout_sha256": sha256_of(out / "holdout.jsonl"),
         "order": "time" if split.time_by else "random",
         "stratified_by": column,
         "strata": _strata(parts) if column else {},
@@ -76,7 +77,7 @@ def verify_seal(holdout: Path, sha256: str) -> None:
     Raises:
         IntegrityError: its bytes have changed since.
     """
-    found = _sha256(holdout)
+    found = sha256_of(holdout)
     if found != sha256:
         raise IntegrityError(
             f"{holdout.name} has SHA-256 {found[:12]}…, sealed as {sha256[:12]}…: the held-out set was changed after the split, so no "
@@ -86,11 +87,6 @@ def verify_seal(holdout: Path, sha256: str) -> None:
 
 def _by_id(row: Example) -> tuple[str, str]:
     return row.id, row.source
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_columns(rows: Sequence[Example], split: Split) -> None:

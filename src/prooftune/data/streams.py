@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -118,7 +118,7 @@ class Expanded(io.RawIOBase):
         """True."""
         return True
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # typeshed's WriteableBuffer exists for checkers only
+    def readinto(self, buffer: Any) -> int:
         """Fill the buffer with expanded bytes; 0 at the end."""
         try:
             data = self._expanded.read(len(buffer))

@@ -109,7 +109,7 @@ def measure_gflops(seconds: float = MEASURE_S) -> float:
     little about the next ten minutes.
     """
     import numpy as np
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+    from threadpoolctl import threadpool_limits
 
     size = 256
     left = np.full((size, size), 0.5, dtype=np.float32)

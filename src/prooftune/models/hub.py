@@ -17,7 +17,7 @@ def download(model: str, revision: str | None, *, trust_remote_code: bool) -> tu
         ModelUnavailable: no such model or revision, no access to it, or offline and not in the cache.
         TransientError: the hub does not answer, or answers with a server error.
     """
-    import httpx
+    import httpx2  # what huggingface_hub speaks HTTP with
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -45,7 +45,7 @@ def download(model: str, revision: str | None, *, trust_remote_code: bool) -> tu
         if status in (401, 403):
             raise ModelUnavailable(f"the hub refuses {named} with status {status}; set HF_TOKEN to a token with access") from error
         raise TransientError(f"the hub answered {status} for {named}") from error
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         raise TransientError(f"the hub cannot be reached for {named}: {type(error).__name__}") from error
     return path, path.name
 

@@ -84,3 +84,21 @@ class Connection:
 def environment_endpoint() -> str | None:
     """The server other than AWS that the SDK's own variables name."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def credentials_source() -> str | None:
+    """Return how boto3 finds AWS credentials, ``env`` or ``shared-credentials-file`` say, or None where it finds none; never what they are.
+
+    Raises:
+        StoreUnavailable: the AWS configuration cannot be read.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        found = boto3.Session().get_credentials()
+    except BotoCoreError as error:
+        raise StoreUnavailable(
+            f"the AWS configuration cannot be read ({type(error).__name__}); see AWS_PROFILE and ~/.aws/config"
+        ) from None
+    return found.method if found else None
