@@ -9,10 +9,10 @@ demo: .venv/installed ## the main job on 600 support tickets: 10 minutes on 2 co
 	.venv/bin/prooftune demo
 
 test: .venv/installed-dev ## every fast test, in under 10 minutes on 2 cores
-	$(PYTEST) -n 2 -m "not slow and not gpu" $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-all: .venv/installed-dev ## the slow tests as well
-	$(PYTEST) -n 2 $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile $(ARGS)
 
 check: lint types layers ## what CI checks besides the tests
 

@@ -49,16 +49,18 @@ def train(
 def with_live_loss(report: Report) -> Report:
     """Show the loss so far in the UI whenever there is a new validation loss."""
     lines: list[str] = []
+    shown = ""
 
     def live(progress: Progress) -> None:
+        nonlocal shown
         report(progress)
-        if "validation" in progress.text:
-            lines.append(f"| {progress.done} | {progress.text} |")
-            table = "\n".join(lines)
-            create_markdown_artifact(
-                f"Loss so far, of {progress.total} steps\n\n| step | loss |\n|---|---|\n{table}",
-                key="live-loss",
-                description="While it trains",
-            )
+        validation = progress.text.partition("validation ")[2]
+        if not validation or validation == shown:
+            return
+        shown = validation
+        lines.append(f"| {progress.done} | {progress.text} |")
+        table = "\n".join(lines)
+        text = f"Loss so far, of {progress.total} steps\n\n| step | loss |\n|---|---|\n{table}"
+        create_markdown_artifact(text, key="live-loss", description="While it trains")
 
     return live

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -39,6 +41,21 @@ def published(outputs: tuple[StageOutput, ...]) -> dict[str, ArtifactRef]:
     }
 
 
+def data_manifest(outputs: tuple[StageOutput, ...]) -> dict[str, Any]:
+    """Return where the data came from, what became of it, and the digests that prove it."""
+    figures = {output.stage: output.figures for output in outputs}
+    splits = next(output for output in outputs if output.stage == "split")
+    return {
+        "source": {name: figures["ingest"][name] for name in ("files", "source_sha256", "rows", "rejected")},
+        "examples": {name: figures["validate"][name] for name in ("shape", "kept", "findings")},
+        "splits": {
+            name: {"sha256": ref.sha256, "examples": figures["split"]["counts"][name.removesuffix(".jsonl")]}
+            for name, ref in splits.artifacts.items()
+        },
+        "seal": figures["split"]["holdout_sha256"],
+    }
+
+
 @task(**policy("upload", version=1, timeout_minutes=120))
 def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[StageOutput, ...]) -> StageOutput:
     """Upload everything that one needs to use, check and repeat the run; hands on the manifest."""
@@ -47,10 +64,12 @@ def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[Sta
     stage = Stage(spec.store)
     files = {name: stage.objects.fetch(ref) for name, ref in published(outputs).items()}
 
-    def work(out: Any) -> dict[str, Any]:
+    def work(out: Path) -> dict[str, Any]:
         (out / "spec.yaml").write_text(spec.resolved_yaml(), encoding="utf-8")
-        manifest = publish(stage.objects, run_id, files | {"spec.yaml": out / "spec.yaml"}, facts)
-        return {"manifest": manifest.model_dump(mode="json"), "files": len(files) + 1}
+        (out / "data_manifest.json").write_text(json.dumps(data_manifest(outputs), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        own = {path.name: path for path in out.iterdir()}
+        manifest = publish(stage.objects, run_id, files | own, facts)
+        return {"manifest": manifest.model_dump(mode="json"), "files": len(files) + len(own)}
 
     output = stage.perform(work)
     link = f"{stage.objects.uri}/{output.figures['manifest']['key']}"

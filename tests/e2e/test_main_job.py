@@ -11,7 +11,7 @@ import pytest
 from tests_support import prooftune
 
 from prooftune.spec import load_spec
-from prooftune.storage.manifest import verify_manifest
+from prooftune.storage.manifest import read_manifest, verify_manifest
 from prooftune.storage.objects import open_store
 
 STAGES = ["ingest", "validate", "split", "format", "tokens", "preflight", "baselines", "advise"]
@@ -50,6 +50,11 @@ def test_a_candidate_that_learned_the_task_is_promoted(finished: dict[str, Any],
     assert "<html" in Path(finished["report"]).read_text(encoding="utf-8")
     store = open_store(load_spec(toy_folder / "spec.yaml").store)
     assert verify_manifest(store, finished["run_id"]) == []
+    files = read_manifest(store, finished["run_id"]).files
+    assert {"spec.yaml", "data_manifest.json", "decision.json", "candidate.evaluation.json", "report.html", "model_card.md"} <= set(files)
+    assert {"model/model.safetensors", "model/tokenizer.json", "model/chat_template.jinja", "data_docs/index.html"} <= set(files)
+    data = json.loads(store.get(files["data_manifest.json"].key))
+    assert data["seal"] == files["holdout.jsonl"].sha256 == data["splits"]["holdout.jsonl"]["sha256"]
 
 
 def test_the_same_command_again_does_nothing_again(finished: dict[str, Any], toy_folder: Path, home: dict[str, str]) -> None:
