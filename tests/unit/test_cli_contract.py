@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +46,8 @@ def fail_with(error: BaseException) -> Any:
     return work
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    """``prooftune --help`` imports click and our own names only; the best of five takes less than 0.3 s."""
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run(["prooftune", "--help"], check=True, capture_output=True, env=PLAIN)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.3
+def test_help_imports_nothing_heavy() -> None:
+    """The command line imports click and our own names only; how fast that is, benchmarks/startup.py says."""
     code = "import sys, flows.cli; print([m for m in ('torch', 'prefect', 'pydantic', 'rich', 'numpy', 'yaml') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
 

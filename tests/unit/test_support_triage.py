@@ -54,7 +54,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         out.mkdir()
     ingested = read_source(data.source, ingest, on_invalid="skip")
     validated = validate(ingest / "records.jsonl", ingest / "problems.jsonl", data, clean)
-    return Ran(folder, ingested, validated, splitting.split(clean / "examples.jsonl", data.split, parts))
+    return Ran(folder, ingested, validated, splitting.split(clean / "examples.jsonl", data.split.model_copy(update={"train": None}), parts))
 
 
 def line_of(name: str) -> int:
@@ -163,7 +163,7 @@ def test_the_split_divides_no_group_and_seals_the_holdout(ran: Ran) -> None:
     for one, other in pairs("near_duplicate") + pairs("near_contradiction"):
         assert split_of[one] == split_of[other]
         assert ran.examples()[one].group == ran.examples()[other].group != ""
-    assert ran.divided["counts"]["holdout"] == round(0.25 * len(split_of))
+    assert ran.divided["counts"]["holdout"] == round(0.2 * len(split_of))
     verify_seal(ran.folder / "split" / "holdout.jsonl", ran.divided["holdout_sha256"])
 
 
