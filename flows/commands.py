@@ -82,8 +82,10 @@ def check(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         StoreUnavailable, TransientError: the source is in a bucket or hub that refuses or cannot be reached.
     """
     from flows.rehearsal import rehearse
+    from prooftune.storage.objects import open_store
 
     spec = load_spec(path, overrides)
+    open_store(spec.store)  # touches nothing; refuses what can be no store's address
     with _scratch_folder() as folder:
         found = rehearse(spec, folder)
     ingested, validated, divided = (found.figures.get(stage, {}) for stage in ("ingest", "validate", "split"))

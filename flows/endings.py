@@ -102,7 +102,11 @@ def explain(error: Exception) -> Failure:
     if isinstance(error, OSError) and error.errno in _MACHINE:
         where = f"{error.filename}: " if error.filename else ""
         return Failure(name, f"{where}{error.strerror}; put that right and run the same command again, nothing is lost", 3)
-    if any(kind.__module__.partition(".")[0] in ("httpx", "httpcore", "httpx2", "httpcore2") for kind in type(error).__mro__):
+    if name == "OutOfMemoryError":
+        return Failure(name, f"the GPU has too little memory; lower backend.method.batch_size or max_length, or use qlora ({text})", 3)
+    if text.startswith("Failed to reach API") or any(
+        kind.__module__.partition(".")[0] in ("httpx", "httpcore", "httpx2", "httpcore2") for kind in type(error).__mro__
+    ):
         return Failure(
             name, f"the Prefect server does not answer as it should ({text}); see `prooftune doctor`, then run the same command again", 3
         )

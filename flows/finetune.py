@@ -47,9 +47,9 @@ def finetune(spec: RunSpec) -> RunResult:
             outputs = (*outputs, trained, candidate)
 
         decision = Decision.model_validate(decided.figures["decision"])
-        run_id = run_id_of(spec, source, model)
-        reported = report(spec, run_id, model, (*outputs, decided))
-        outputs = (*outputs, decided, reported)
+        outputs = (*outputs, decided)
+        run_id = run_id_of(spec, source, (model, prompted), outputs)
+        outputs = (*outputs, report(spec, run_id, model, outputs))
         facts = run_facts(spec, run_id, decision, outputs)
         uploaded = upload(spec, run_id, facts, outputs)
         register(spec, run_id, decision, uploaded)

@@ -90,8 +90,9 @@ def start_server(waiting: Callable[[], None] = lambda: None) -> LocalServer:
         EnvironmentLacks: it does not come up; the message ends with what its log says.
     """
     folder = state_folder()
-    with FileLock(folder / "server.lock"):
-        if (server := running_server()) and healthy(server.api_url):
+    with FileLock(folder / "server.lock", fallback_to_soft=False):
+        if server := running_server():
+            _wait(server, psutil.Process(server.pid), folder / "server.log")  # a busy machine may make it slow to answer
             return server
         waiting()
         port = _free_port()
@@ -102,7 +103,7 @@ def start_server(waiting: Callable[[], None] = lambda: None) -> LocalServer:
         )
         server = LocalServer(process.pid, psutil.Process(process.pid).create_time(), port)
         (folder / "server.json").write_text(json.dumps(asdict(server)))
-        _wait(server, process, folder / "server.log")
+        _wait(server, psutil.Process(process.pid), folder / "server.log")
         _create_work_pool(server)
         return server
 
@@ -110,7 +111,7 @@ def start_server(waiting: Callable[[], None] = lambda: None) -> LocalServer:
 def stop_server() -> LocalServer | None:
     """Stop the server and return what was stopped, or None where none ran."""
     folder = state_folder()
-    with FileLock(folder / "server.lock"):
+    with FileLock(folder / "server.lock", fallback_to_soft=False):
         server = running_server()
         if server:
             process = psutil.Process(server.pid)
@@ -171,15 +172,16 @@ def _create_work_pool(server: LocalServer) -> None:
             raise EnvironmentLacks(f"the local Prefect server refused to make the work pool {WORK_POOL!r}: {error}") from None
 
 
-def _wait(server: LocalServer, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait(server: LocalServer, process: psutil.Process, log: Path) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if healthy(server.api_url):
             return
-        if process.poll() is not None:
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             break
         time.sleep(0.25)
-    process.terminate()
+    if process.is_running():
+        process.terminate()
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     raise EnvironmentLacks(
         f"the local Prefect server did not answer at {server.api_url} within {START_S:.0f} s. Its log, {log}, ends:\n{tail}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from prooftune.spec import Store, Task
 from prooftune.types import StageOutput
+from tasks.artifacts import show_markdown
 from tasks.policies import policy
 from tasks.stage import Stage
 
@@ -20,7 +20,5 @@ def format_splits(store: Store, options: Task, splits: StageOutput) -> StageOutp
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
     output = stage.perform(lambda out: write(train, validation, options.system, out))
     files = "\n".join(f"- `{ref.key}`: {ref.size} bytes, SHA-256 `{ref.sha256[:16]}`" for ref in output.artifacts.values())
-    create_markdown_artifact(
-        f"Training files\n\n{files}", key="format", description="Training files for the trainer and for the managed APIs"
-    )
+    show_markdown(f"Training files\n\n{files}", key="format", description="Training files for the trainer and for the managed APIs")
     return output

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from prooftune.errors import DataError
 from prooftune.spec import Store
 from prooftune.types import StageOutput
+from tasks.artifacts import show_table
 from tasks.policies import policy
 from tasks.progress import report_to_ui
 from tasks.stage import Stage
@@ -19,10 +22,17 @@ def ingest(store: Store, source: str, fingerprint: str) -> StageOutput:
 
     Rejected rows are passed on, not raised: validate raises them together with everything else that is wrong.
     """
+    from prooftune.data.fingerprint import fingerprint_source
     from prooftune.data.reading import read_source
 
-    output = Stage(store).perform(lambda out: read_source(source, out, on_invalid="skip", report=report_to_ui("ingest")))
-    create_table_artifact(
+    def work(out: Path) -> dict[str, object]:
+        figures = read_source(source, out, on_invalid="skip", report=report_to_ui("ingest"))
+        if fingerprint_source(source) != fingerprint:
+            raise DataError(f"{source} changed while it was read; run again when nothing writes to it")
+        return figures
+
+    output = Stage(store).perform(work)
+    show_table(
         [{"file": file["name"], "bytes": file["bytes"], "sha256": file["sha256"][:16]} for file in output.figures["files"]],
         key="ingest",
         description=f"{output.figures['rows']} records read, {output.figures['rejected']} rows rejected",

@@ -57,9 +57,11 @@ class StoreResults(WritableFileSystem):
         """
         objects = open_store(self.store)
         record = objects.get(path)
-        for ref in json.loads(json.loads(record)["result"])["data"]["artifacts"].values():
-            if not objects.exists(ref["key"]):
-                raise NoSuchObject(f"{objects.uri} holds no {ref['key']}, which {path} names")
+        output = json.loads(json.loads(record)["result"])["data"]
+        named = [ref["key"] for ref in (*output["artifacts"].values(), *filter(None, [output["figures"].get("manifest")]))]
+        for key in named:
+            if not objects.exists(key):
+                raise NoSuchObject(f"{objects.uri} holds no {key}, which {path} names")
         return record
 
     def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from prooftune.spec import Method, Store, Task
 from prooftune.types import ModelRef, StageOutput
+from tasks.artifacts import show_markdown
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.stage import Stage
@@ -22,7 +22,5 @@ def preflight(store: Store, options: Task, method: Method, model: ModelRef, spli
     base = local_folder(model).path
     output = stage.perform(lambda out: check(train, validation, base, options, method, out, trust_remote_code=model.trust_remote_code))
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
-    create_markdown_artifact(
-        f"What will be trained\n\n| figure | value |\n|---|---|\n{rows}", key="preflight", description="What will be trained"
-    )
+    show_markdown(f"What will be trained\n\n| figure | value |\n|---|---|\n{rows}", key="preflight", description="What will be trained")
     return output

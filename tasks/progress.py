@@ -7,14 +7,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from prooftune.types import Progress, Report, StageOutput
+from tasks.artifacts import show_progress
 
 UPDATE_EVERY_S = 2.0
 """The UI is told at most this often: an update is a request to the server."""
@@ -85,10 +85,7 @@ def report_to_ui(stage: str) -> Report:
         last = now
         percent = 100.0 * progress.done / max(progress.total, 1)
         text = f"{stage}: {progress.done} of {progress.total} {progress.unit}. {progress.text}".strip()
-        if artifact is None:
-            artifact = cast(UUID, create_progress_artifact(percent, key=f"{stage}-progress", description=text))
-        else:
-            update_progress_artifact(artifact, percent, description=text)
+        artifact = show_progress(artifact, percent, key=f"{stage}-progress", description=text)
 
     return report
 

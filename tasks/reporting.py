@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_link_artifact
 
 from prooftune.environment import library_versions
 from prooftune.spec import RunSpec
 from prooftune.types import ModelRef, StageOutput
+from tasks.artifacts import show_link
 from tasks.policies import policy
 from tasks.stage import Stage
 from tasks.upload import published
@@ -39,5 +39,5 @@ def report(spec: RunSpec, run_id: str, model: ModelRef, outputs: tuple[StageOutp
     )
     output = stage.perform(lambda out: write_report(view, out))
     link = f"{stage.objects.uri}/{output.artifacts['report.html'].key}"
-    create_link_artifact(link if "://" in link else f"file://{link}", key="report", link_text="The report", description=link)
+    show_link(link, key="report", text="The report")
     return output

@@ -10,16 +10,32 @@ from prefect.runtime import flow_run
 from prooftune import __version__
 from prooftune.results import read_result
 from prooftune.spec import RunSpec, digest
-from prooftune.storage.objects import open_store
+from prooftune.storage.manifest import read_manifest
+from prooftune.storage.objects import NoSuchObject, open_store
 from prooftune.types import Decision, Evaluation, ModelRef, RunResult, StageOutput, StageTime
 from tasks.policies import VERSIONS
 from tasks.progress import finished_stages
 
 
-def run_id_of(spec: RunSpec, source_fingerprint: str, model: ModelRef) -> str:
-    """Return the run's id: the name and a digest of all that its result depends on. The same inputs are the same run."""
+def run_id_of(spec: RunSpec, source_fingerprint: str, models: tuple[ModelRef, ...], outputs: tuple[StageOutput, ...]) -> str:
+    """Return the run's id: the name and a digest of all that its result depends on. The same inputs are the same run.
+
+    Where that run is published already with other results (a run with ``--fresh``, which measures anew), the id gets a digest of these
+    results too: a published run is never replaced, and the result shown is always the one that was just reached.
+    """
     content = spec.model_dump(mode="json", exclude={"store": True, "tracking": True, "data": {"source"}})
-    return f"{spec.name}-{digest([__version__, VERSIONS, content, source_fingerprint, model.model_dump()])[:12]}"
+    run_id = f"{spec.name}-{digest([__version__, VERSIONS, content, source_fingerprint, [model.model_dump() for model in models]])[:12]}"
+    results = results_digest(outputs)
+    try:
+        published = read_manifest(open_store(spec.store), run_id).facts["results"]
+    except NoSuchObject:
+        return run_id
+    return run_id if published == results else f"{run_id}-{results[:6]}"
+
+
+def results_digest(outputs: tuple[StageOutput, ...]) -> str:
+    """Return the digest of everything that the stages before the report handed on."""
+    return digest([{name: ref.sha256 for name, ref in output.artifacts.items()} for output in outputs if output.stage != "report"])
 
 
 def run_facts(spec: RunSpec, run_id: str, decision: Decision, outputs: tuple[StageOutput, ...]) -> dict[str, Any]:
@@ -38,6 +54,7 @@ def run_facts(spec: RunSpec, run_id: str, decision: Decision, outputs: tuple[Sta
         "evaluations": [evaluation.model_dump(mode="json") for evaluation in evaluations],
         "stages": [{"name": output.stage, "seconds": round(output.seconds, 3)} for output in outputs],
         "prooftune": __version__,
+        "results": results_digest(outputs),
     }
 
 

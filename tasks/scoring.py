@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from prooftune.spec import Gate, Method, RunSpec, Store, Task
 from prooftune.types import Decision, Evaluation, ModelRef, Prediction, StageOutput
+from tasks.artifacts import show_markdown, show_table
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -46,9 +46,7 @@ def advise(store: Store, spec: RunSpec, splits: StageOutput, baselines: StageOut
     counts = splits.figures["counts"]
     decision = worth_training(counts["train"], counts["holdout"], read_evaluations(stage, baselines), spec)
     output = stage.perform(lambda out: write_decision(decision, out))
-    create_markdown_artifact(
-        decision_text(decision) if decision else "Training is worth a try.", key="advise", description="Is training worth it?"
-    )
+    show_markdown(decision_text(decision) if decision else "Training is worth a try.", key="advise", description="Is training worth it?")
     return output
 
 
@@ -65,9 +63,7 @@ def gate(store: Store, options: Task, rules: Gate, seed: int, baselines: StageOu
     }
     answers = read_predictions(stage, candidate, f"candidate{PREDICTIONS}")
     output = stage.perform(lambda out: write_decision(decide(rungs, answers, options, rules, seed), out))
-    create_markdown_artifact(
-        decision_text(Decision.model_validate(output.figures["decision"])), key="verdict", description="The gate's decision"
-    )
+    show_markdown(decision_text(Decision.model_validate(output.figures["decision"])), key="verdict", description="The gate's decision")
     return output
 
 
@@ -105,4 +101,4 @@ def show_evaluations(key: str, stage: Stage, output: StageOutput) -> None:
         for name, metric in evaluation.metrics.items():
             row[name] = f"{metric.value:.3f} [{metric.ci_low:.3f}, {metric.ci_high:.3f}] n={metric.n}"
         rows.append(row | {"answer tokens p50": evaluation.answer_tokens_p50, "latency p50 (s)": round(evaluation.latency_p50_s, 2)})
-    create_table_artifact(rows, key=key, description="On the sealed holdout, with 95 % intervals")
+    show_table(rows, key=key, description="On the sealed holdout, with 95 % intervals")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from prooftune.spec import Split, Store
 from prooftune.types import StageOutput
+from tasks.artifacts import show_markdown
 from tasks.policies import policy
 from tasks.stage import Stage
 
@@ -20,7 +20,7 @@ def split(store: Store, options: Split, validated: StageOutput) -> StageOutput:
     examples = stage.path(validated, "examples.jsonl")
     output = stage.perform(lambda out: split_examples(examples, options, out))
     counts = output.figures["counts"]
-    create_markdown_artifact(
+    show_markdown(
         f"**{counts['train']}** train · **{counts['validation']}** validation · **{counts['holdout']}** held out\n\n"
         f"Seal of the holdout (SHA-256): `{output.figures['holdout_sha256']}`",
         key="split",

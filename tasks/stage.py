@@ -1,10 +1,11 @@
-"""How a task does its stage: once per key on all hosts that share the store, in a folder of its own, with verified inputs."""
+"""How a task does its stage: once per key and host, in a folder of its own, with verified inputs."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 
-from prooftune.spec import Store
+from prooftune.errors import ProoftuneError, StoreUnavailable
+from prooftune.spec import Store, digest
+from prooftune.storage.disk import sha256_of
 from prooftune.storage.objects import open_store
-from prooftune.types import StageOutput
+from prooftune.types import ArtifactRef, StageOutput
 from tasks.policies import StageCache
+
+FULL_DISK_BYTES = 16 * 2**20
 
 
 class Stage:
@@ -55,8 +60,10 @@ class Stage:
         """
         folder = self.objects.work_dir() / self.key
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
-            if not get_current_settings().tasks.refresh_cache and self._results.exists(self._record):
+        with FileLock(folder / "lock", fallback_to_soft=False):
+            fresh = get_current_settings().tasks.refresh_cache
+            # Asked first because it raises where the store cannot say: Prefect's own check takes that for "not done".
+            if not fresh and self.objects.exists(self._record) and self._results.exists(self._record):
                 done: StageOutput = self._results.read(self._record).result
                 return done
             out = folder / "out"
@@ -64,14 +71,36 @@ class Stage:
                 shutil.rmtree(out, ignore_errors=True)
             out.mkdir(exist_ok=True)
             started = time.monotonic()
-            figures = dict(work(out))
-            files = sorted(path for path in out.rglob("*") if path.is_file())
-            artifacts = {
-                name: self.objects.upload(path, f"{self.key}/{name}") for path in files for name in [path.relative_to(out).as_posix()]
-            }
+            with full_disk_said(out):
+                figures = dict(work(out))
+            artifacts = self._upload(out)
             seconds = time.monotonic() - started
             output = StageOutput(stage=self.name, key=self.key, artifacts=artifacts, figures=figures, seconds=seconds)
             self._results.write(output, key=self._record)
-            shutil.rmtree(out)
+            finished = folder / "finished"
+            out.rename(finished)  # a kill while it is removed leaves nothing that looks resumable
+            shutil.rmtree(finished)
         get_run_logger().info("%s: %d files, %.1f s, %s", self.name, len(artifacts), seconds, self.key)
         return output
+
+    def _upload(self, out: Path) -> dict[str, ArtifactRef]:
+        """Hand the files to the store, under a folder named by their content: whoever does the stage again overwrites nothing."""
+        files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+        content = digest({name: sha256_of(path) for name, path in files.items()})[:16]
+        return {name: self.objects.upload(path, f"{self.key}/{content}/{name}") for name, path in files.items()}
+
+
+@contextmanager
+def full_disk_said(folder: Path) -> Iterator[None]:
+    """Turn any failure on a full disk into one that says so: libraries have many words for it, and some have none.
+
+    Raises:
+        StoreUnavailable: the work failed and the disk has less than 16 MiB left.
+    """
+    try:
+        yield
+    except Exception as error:
+        free = shutil.disk_usage(folder).free
+        if free >= FULL_DISK_BYTES or isinstance(error, ProoftuneError):
+            raise
+        raise StoreUnavailable(f"the disk of {folder} is full ({free:,} bytes free); make room and run the same command again") from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 
 from prooftune.spec import Store, Task
 from prooftune.types import ModelRef, SplitName, StageOutput
+from tasks.artifacts import show_table
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.stage import Stage
@@ -23,7 +23,7 @@ def count_tokens(store: Store, options: Task, max_length: int, model: ModelRef, 
     files = {name: stage.path(splits, f"{name}.jsonl") for name in get_args(SplitName)}
     base = local_folder(model).path
     output = stage.perform(lambda out: count(files, base, options, max_length, out, trust_remote_code=model.trust_remote_code))
-    create_table_artifact(
+    show_table(
         [
             {"split": name, **{key: value for key, value in figures.items() if key != "histogram"}}
             for name, figures in output.figures.items()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from prooftune.spec import Method, Store, Task, Tracking
 from prooftune.types import ModelRef, Progress, Report, StageOutput
+from tasks.artifacts import show_markdown
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -42,7 +42,7 @@ def train(
         resumable=True,
     )
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
-    create_markdown_artifact(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train", description="How training went")
+    show_markdown(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train", description="How training went")
     return output
 
 
@@ -61,6 +61,6 @@ def with_live_loss(report: Report) -> Report:
         lines.append(f"| {progress.done} | {progress.text} |")
         table = "\n".join(lines)
         text = f"Loss so far, of {progress.total} steps\n\n| step | loss |\n|---|---|\n{table}"
-        create_markdown_artifact(text, key="live-loss", description="While it trains")
+        show_markdown(text, key="live-loss", description="While it trains")
 
     return live

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_link_artifact
 
 from prooftune.spec import RunSpec
 from prooftune.types import ArtifactRef, Decision, StageOutput
+from tasks.artifacts import show_link
 from tasks.policies import policy
 from tasks.stage import Stage
 
@@ -73,7 +73,7 @@ def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[Sta
 
     output = stage.perform(work)
     link = f"{stage.objects.uri}/{output.figures['manifest']['key']}"
-    create_link_artifact(link if "://" in link else f"file://{link}", key="manifest", link_text="The manifest", description=link)
+    show_link(link, key="manifest", text="The manifest")
     return output
 
 

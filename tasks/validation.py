@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 
 from prooftune.spec import Data, Store
 from prooftune.types import StageOutput
+from tasks.artifacts import show_table
 from tasks.policies import policy
 from tasks.progress import report_to_ui
 from tasks.stage import Stage
@@ -20,10 +20,10 @@ def validate(store: Store, data: Data, ingested: StageOutput) -> StageOutput:
     stage = Stage(store)
     records, problems = stage.path(ingested, "records.jsonl"), stage.path(ingested, "problems.jsonl")
     output = stage.perform(lambda out: validate_records(records, problems, data, out, report=report_to_ui("validate")))
-    create_table_artifact(
+    show_table(
         [{"found": code, **actions} for code, actions in output.figures["findings"].items()],
         key="validate",
         description=f"{output.figures['kept']} of {output.figures['rows']} records are usable examples. "
-        f"Data Docs: {stage.objects.uri}/{output.key}/data_docs/index.html",
+        f"Data Docs: {stage.objects.uri}/{output.artifacts['data_docs/index.html'].key}",
     )
     return output

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from prooftune.errors import Problem, SpecError
 from prooftune.types import Frozen
@@ -23,6 +23,17 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Amount = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0.0, lt=1.0)]
 """A count of examples (an integer) or a share of them (between 0 and 1)."""
+
+
+def _without_credentials(address: str) -> str:
+    """Refuse an address with a user or password in it: specs are stored, shown and published."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*@", address):
+        raise ValueError("an address may hold no user or password: a spec is stored and shown; put credentials in the environment")
+    return address
+
+
+Address = Annotated[str, AfterValidator(_without_credentials)]
+"""A path or URI without credentials."""
 
 MetricName = Literal["exact_match", "label_accuracy", "macro_f1", "json_field_accuracy", "rouge_l"]
 
@@ -65,7 +76,7 @@ class Split(Frozen):
 class Data(Frozen):
     """What to learn from, and what to do about its flaws."""
 
-    source: str
+    source: Address
     """A file (JSONL, JSON, CSV, Parquet; .gz too), a glob, a folder, ``s3://bucket/key``, or a hub data set as ``hf://owner/name``.
 
     A relative path is looked up beside the spec.
@@ -175,16 +186,16 @@ class Gate(Frozen):
 class Store(Frozen):
     """Where everything that must last is kept."""
 
-    uri: str = "./prooftune-store"
+    uri: Address = "./prooftune-store"
     """A folder (relative to where the command runs) or ``s3://bucket/prefix``."""
-    endpoint_url: str | None = None
+    endpoint_url: Address | None = None
     """For S3-compatible servers; null = AWS, or what AWS_ENDPOINT_URL says."""
 
 
 class Tracking(Frozen):
     """Experiment trackers that get training metrics as well."""
 
-    mlflow: str | None = None
+    mlflow: Address | None = None
     """Tracking URI; needs the package ``mlflow``."""
     wandb: str | None = None
     """Project name; needs the package ``wandb`` and WANDB_API_KEY in the environment."""
@@ -297,7 +308,9 @@ def _set(raw: dict[str, object], key: str, value: object) -> None:
 def _problems(error: ValidationError) -> Iterable[Problem]:
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"]) or "spec"
-        found = "" if item["type"] == "missing" else f" (found {_shorten(item['input'])})"
+        # What stands in an unknown field, or in an address that was refused, may be a secret.
+        shown = item["type"] not in ("missing", "extra_forbidden") and "credentials" not in item["msg"]
+        found = f" (found {_shorten(item['input'])})" if shown else ""
         yield Problem(where, f"{item['msg'].removeprefix('Value error, ')}{found}", code=item["type"])
 
 

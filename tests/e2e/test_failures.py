@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,10 +98,11 @@ def test_a_run_stops_at_bad_data_with_everything_wrong(
 def test_a_run_publishes_to_s3(toy_folder: Path, server: dict[str, Any], home: dict[str, str], s3_uri: str, s3_server: S3Server) -> None:
     """The whole run works with its store on a real S3 server, and what it published verifies."""
     keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    settings = ["--set", f"store.uri={s3_uri}", "--set", f"store.endpoint_url={s3_server.endpoint}", *EARLY_END]
+    settings = ["--set", f"store.uri={s3_uri}", "--set", f"store.endpoint_url={s3_server.endpoint}"]
     done = prooftune("run", str(toy_folder / "spec.yaml"), "--json", *settings, env=home | keys)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
+    assert result["verdict"] == "promote", result["reasons"]
     assert result["report"].startswith("s3://")
     store = open_store(Store(uri=s3_uri, endpoint_url=s3_server.endpoint))
     assert verify_manifest(store, result["run_id"]) == []
@@ -114,3 +116,43 @@ def test_a_wrong_key_is_refused_without_showing_it(toy_folder: Path, home: dict[
     assert done.returncode == 3, done.stderr
     assert "AWS_SECRET_ACCESS_KEY" in json.loads(done.stdout)["message"]
     assert "canary-5512ef" not in done.stdout + done.stderr
+
+
+def test_a_secret_in_the_spec_is_refused_unseen(toy_folder: Path, home: dict[str, str]) -> None:
+    """Credentials in an address, and whatever stands in an unknown field, are refused without being repeated."""
+    for setting in (
+        "tracking.mlflow=http://me:canary-90ee@127.0.0.1:5000",
+        "data.source=s3://me:canary-90ee@bucket/data.jsonl",
+        "store.endpoint_url=http://me:canary-90ee@127.0.0.1:9",
+        "store.secret_access_key=canary-90ee",
+    ):
+        done = prooftune("run", str(toy_folder / "spec.yaml"), "--json", "--set", setting, env=home)
+        assert done.returncode == 2, (setting, done.stderr)
+        assert "canary-90ee" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_costs_nothing_that_was_done(tmp_path: Path, toy_folder: Path, home: dict[str, str]) -> None:
+    """Prefect's server is killed in the middle of a run: the run ends well or with exit 3, and the next one goes on from what is done."""
+    own = home | {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    command = ["prooftune", "run", str(toy_folder / "spec.yaml"), "--json", "--set", f"store.uri={tmp_path / 'store'}", *EARLY_END]
+    try:
+        up = prooftune("up", "--json", env=own)
+        assert up.returncode == 0, up.stderr
+        run = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert run.stderr is not None
+        killed = False
+        for line in run.stderr:
+            if not killed and line.startswith("validate: started"):
+                os.kill(json.loads(up.stdout)["pid"], signal.SIGKILL)
+                killed = True
+        assert killed, "the server was to be killed while a stage was under way"
+        assert run.wait(timeout=300) in (0, 3)
+        again = subprocess.run(command, env=own, capture_output=True, text=True, timeout=300, check=False)
+        assert again.returncode == 0, again.stderr
+        cached = {stage["name"]: stage["cached"] for stage in json.loads(again.stdout)["stages"]}
+        assert cached["ingest"]
+        assert cached["validate"]
+    finally:
+        prooftune("down", env=own)

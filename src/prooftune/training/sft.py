@@ -63,6 +63,7 @@ def train(
     """
     trackers = _trackers(tracking)
     if (out / FIGURES).is_file():
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come before they were gone
         return {**json.loads((out / FIGURES).read_text()), "tokens_per_second": None}
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
     examples = _encode(train, tokenizer, task, method)
