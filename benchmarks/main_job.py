@@ -124,7 +124,8 @@ def table(figures: dict[str, Any]) -> str:
     for name, evaluation in figures["evaluations"].items():
         metric = evaluation["metrics"]["exact_match"]
         lines.append(f"| {name} | {metric['value']:.3f} | {metric['ci_low']:.3f} to {metric['ci_high']:.3f} | {metric['n']} |")
-    lines += ["", f"Verdict: {figures['verdict']}", ""]
+    level = 100 * (1 - load_spec(SPEC).gate.alpha)
+    lines += ["", f"Verdict: {figures['verdict']}. Paired differences with {level:g} % intervals:", ""]
     lines += [
         f"- against {rung}: {found['difference']:+.3f} ({found['ci_low']:+.3f} to {found['ci_high']:+.3f}), "
         f"{found['test']} p = {found['p_value']:.2g}"

@@ -129,7 +129,7 @@ def _metrics(view: RunView) -> Plot | None:
 
     label = "; ".join(f"{name_of(who)} {name_of(m.name)} {m.value:.3f} ({m.ci_low:.3f} to {m.ci_high:.3f})" for who, m in found)
     rows = [(who, m.name, m.value, m.ci_low, m.ci_high, m.n, m.unscored) for who, m in found]
-    title = f"Metrics with their {view.confidence} % intervals"
+    title = "Metrics with their 95 % intervals"
     height = 50 + 22 * max(len(view.evaluations), 2) * len(names)
     return _plot("metrics", title, label, height, draw, ("contestant", "metric", "value", "ci_low", "ci_high", "n", "unscored"), rows)
 

@@ -69,7 +69,7 @@ class RunView(Frozen):
 
     @property
     def confidence(self) -> str:
-        """Level of every interval, in per cent, as in ``95``."""
+        """Level of the difference's interval, in per cent, as in ``95``; each contestant's own intervals are always 95 %."""
         return f"{100 * (1 - self.spec.gate.alpha):g}"
 
     @property
