@@ -136,11 +136,11 @@ def show_run(run_id: str | None, store_uri: str, endpoint_url: str | None = None
         NoSuchObject, InvalidKey, IntegrityError: there is no such run, its id is none, or its manifest is damaged.
     """
     from prooftune.results import read_result, result_json
-    from prooftune.spec import Store
+    from prooftune.spec import store_at
     from prooftune.storage.manifest import list_runs
     from prooftune.storage.objects import open_store
 
-    store = open_store(Store(uri=store_uri, endpoint_url=endpoint_url))
+    store = open_store(store_at(store_uri, endpoint_url))
     if run_id is not None:
         return result_json(read_result(store, run_id))
     results = [read_result(store, run) for run in list_runs(store)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prooftune.errors import ProoftuneError, StoreUnavailable
-from prooftune.spec import Store
+from prooftune.spec import Store, store_at
 
 GIB = 2**30
 MEMORY_GIB = 4.0
@@ -42,7 +42,7 @@ def examine(store_uri: str, endpoint_url: str | None = None) -> dict[str, Any]:
     Raises:
         SpecError: the store's address cannot be one.
     """
-    store = Store(uri=store_uri, endpoint_url=endpoint_url)
+    store = store_at(store_uri, endpoint_url)
     items = [
         _python(),
         _cores(),

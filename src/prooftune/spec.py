@@ -257,6 +257,18 @@ def parse_spec(raw: dict[str, object], where: str = "spec") -> RunSpec:
         raise SpecError(f"{where} is not a usable spec:", tuple(_problems(error))) from None
 
 
+def store_at(uri: str, endpoint_url: str | None = None) -> Store:
+    """Return the store block for an address given on the command line.
+
+    Raises:
+        SpecError: the address cannot be one.
+    """
+    try:
+        return Store(uri=uri, endpoint_url=endpoint_url)
+    except ValidationError as error:
+        raise SpecError("the store's address is not usable:", tuple(_problems(error))) from None
+
+
 def _read_yaml(path: Path) -> dict[str, object]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))

@@ -21,7 +21,7 @@ Verdict = Literal["promote", "keep_baseline", "inconclusive", "do_not_fine_tune"
 class Frozen(BaseModel):
     """Immutable and strict about its fields, with field docstrings as descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class Message(Frozen):

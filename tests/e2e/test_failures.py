@@ -129,6 +129,9 @@ def test_a_secret_in_the_spec_is_refused_unseen(toy_folder: Path, home: dict[str
         done = prooftune("run", str(toy_folder / "spec.yaml"), "--json", "--set", setting, env=home)
         assert done.returncode == 2, (setting, done.stderr)
         assert "canary-90ee" not in done.stdout + done.stderr
+    shown = prooftune("show", "--store", "s3://me:canary-90ee@bucket", env=home)
+    assert shown.returncode == 2
+    assert "canary-90ee" not in shown.stdout + shown.stderr
 
 
 @pytest.mark.slow
