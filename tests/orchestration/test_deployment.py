@@ -45,9 +45,10 @@ def call(api: str, path: str, body: dict[str, Any] | None = None, method: str | 
 def deployed(server: dict[str, Any], home: dict[str, str]) -> dict[str, Any]:
     """The finetune deployment, made by ``prefect --no-prompt deploy --all``."""
     env = home | {"PREFECT_API_URL": server["api"]}
-    subprocess.run(
-        ["prefect", "--no-prompt", "deploy", "--all"], cwd=ROOT, env=env, check=True, capture_output=True, stdin=subprocess.DEVNULL
+    done = subprocess.run(
+        ["prefect", "--no-prompt", "deploy", "--all"], cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     found: dict[str, Any] = call(server["api"], "/deployments/name/finetune/finetune")
     return found
 
