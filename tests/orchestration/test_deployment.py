@@ -46,7 +46,13 @@ def deployed(server: dict[str, Any], home: dict[str, str]) -> dict[str, Any]:
     """The finetune deployment, made by ``prefect --no-prompt deploy --all``."""
     env = home | {"PREFECT_API_URL": server["api"]}
     done = subprocess.run(
-        ["prefect", "--no-prompt", "deploy", "--all"], cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        ["prefect", "--no-prompt", "deploy", "--all"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     found: dict[str, Any] = call(server["api"], "/deployments/name/finetune/finetune")
