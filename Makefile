@@ -29,7 +29,9 @@ layers: .venv/installed-dev
 docs: .venv/installed-dev ## write the reference pages from the code
 	.venv/bin/python docs/generate.py
 
-lock: .venv/installed-dev ## write constraints.txt anew; torch stays out, so that no lock forces a CUDA build
+lock: ## write constraints.txt anew; torch stays out, so that no lock forces a CUDA build
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) pip-tools
 	.venv/bin/pip-compile --all-extras --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --annotation-style=line --unsafe-package torch --output-file constraints.txt pyproject.toml
 

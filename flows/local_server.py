@@ -130,6 +130,7 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite has one writer at a time; on a busy machine its turn can take longer than 10 s
         "DO_NOT_TRACK": "1",
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

@@ -103,6 +103,9 @@ class Evaluation(Frozen):
     description: str
     """How it was prompted, in one line."""
     metrics: dict[str, Metric]
+    model: str = ""
+    """Base model that answered, as the spec calls it; empty = the candidate's own."""
+    answer_tokens_mean: float
     answer_tokens_p50: float
     answer_tokens_p95: float
     prompt_tokens_mean: float
@@ -111,6 +114,12 @@ class Evaluation(Frozen):
     batch_size: int
     tokens_per_second: float
     """Generated tokens per wall second, over all batches."""
+    seconds: float
+    """Wall seconds for all answers."""
+    refusals: float
+    """Share of answers that refuse or beg off where the target does not."""
+    empty: float
+    """Share of answers without a visible character."""
     holdout_sha256: str
     """Digest of the sealed holdout that was scored."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 import urllib.error
@@ -44,7 +46,7 @@ def call(api: str, path: str, body: dict[str, Any] | None = None, method: str | 
 @pytest.fixture(scope="module")
 def deployed(server: dict[str, Any], home: dict[str, str]) -> dict[str, Any]:
     """The finetune deployment, made by ``prefect --no-prompt deploy --all``."""
-    env = home | {"PREFECT_API_URL": server["api"]}
+    env = home | {"PREFECT_API_URL": server["api"], "PREFECT_CLIENT_MAX_RETRIES": "15"}
     done = subprocess.run(
         ["prefect", "--no-prompt", "deploy", "--all"],
         cwd=ROOT,
@@ -72,10 +74,14 @@ def worker(server: dict[str, Any], home: dict[str, str], deployed: dict[str, Any
     """A process worker on the pool ``cpu``, as docs/ tells to start it."""
     env = home | {"PREFECT_API_URL": server["api"], "PREFECT_WORKER_QUERY_SECONDS": "1"}
     process = subprocess.Popen(
-        ["prefect", "worker", "start", "--pool", "cpu", "--type", "process"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["prefect", "worker", "start", "--pool", "cpu", "--type", "process"],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     yield
-    process.terminate()
+    os.killpg(process.pid, signal.SIGKILL)  # a worker that is asked to stop waits for its runs; nobody needs them any more
     process.wait(timeout=30)
 
 

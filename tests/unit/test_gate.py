@@ -47,6 +47,7 @@ def evaluation(name: str, value: float) -> Evaluation:
         name=name,
         description="",
         metrics={"exact_match": Metric(name="exact_match", value=value, ci_low=value - 0.05, ci_high=value + 0.02, n=150)},
+        answer_tokens_mean=1,
         answer_tokens_p50=1,
         answer_tokens_p95=1,
         prompt_tokens_mean=1,
@@ -54,6 +55,9 @@ def evaluation(name: str, value: float) -> Evaluation:
         latency_p95_s=1,
         batch_size=1,
         tokens_per_second=1,
+        seconds=1,
+        refusals=0,
+        empty=0,
         holdout_sha256="0",
     )
 

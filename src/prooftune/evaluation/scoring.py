@@ -14,6 +14,7 @@ from prooftune.data.splitting import verify_seal
 from prooftune.errors import DataError
 from prooftune.evaluation.generation import BATCH_SIZE, Generation, generate
 from prooftune.evaluation.metrics import measure, metrics_for, score
+from prooftune.evaluation.refusals import share_of_empty, share_of_refusals
 from prooftune.spec import Task
 from prooftune.training.encoding import prompt_ids
 from prooftune.types import Evaluation, Example, Message, Prediction, Report, no_report
@@ -134,6 +135,7 @@ def _summary(name: str, description: str, predictions: Sequence[Prediction], con
         name=name,
         description=description,
         metrics=measure(contest.metrics, [p.answer for p in predictions], [p.target for p in predictions], seed=INTERVAL_SEED),
+        answer_tokens_mean=float(np.mean(answer_tokens)),
         answer_tokens_p50=float(np.percentile(answer_tokens, 50)),
         answer_tokens_p95=float(np.percentile(answer_tokens, 95)),
         prompt_tokens_mean=float(np.mean([prediction.prompt_tokens for prediction in predictions])),
@@ -141,5 +143,8 @@ def _summary(name: str, description: str, predictions: Sequence[Prediction], con
         latency_p95_s=float(np.percentile(latencies, 95)),
         batch_size=BATCH_SIZE,
         tokens_per_second=sum(answer_tokens) / seconds,
+        seconds=seconds,
+        refusals=share_of_refusals([(p.answer, p.target) for p in predictions]),
+        empty=share_of_empty([p.answer for p in predictions]),
         holdout_sha256=contest.holdout_sha256,
     )
