@@ -12,26 +12,6 @@ from prooftune.types import Frozen
 Recommendation = Literal["prompt", "few_shot", "rag", "larger_model", "managed", "lora", "qlora", "full", "collect_data"]
 
 
-class Check(Frozen):
-    """One condition of the gate besides the gain itself: a slice, forgetting, the champion, the judge, a further metric, the cost."""
-
-    name: str
-    """``slice product=pay``, ``forgetting``, ``perplexity``, ``champion, new holdout``, ``judge``, ``metric json_valid`` …"""
-    passed: bool | None
-    """False: shown to be violated. None: neither shown nor excluded, so no promotion on this evidence."""
-    text: str
-    """One sentence with the figures."""
-    difference: float | None = None
-    """Candidate minus what it is compared with; positive is better."""
-    ci_low: float | None = None
-    ci_high: float | None = None
-    p_value: float | None = None
-    """Holm-adjusted where several checks of one kind are tested together."""
-    limit: float | None = None
-    """What the spec allows, as a difference."""
-    n: int = 0
-
-
 class Slice(Frozen):
     """How the best baseline and the candidate did where a metadata column has one value."""
 

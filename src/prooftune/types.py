@@ -124,6 +124,26 @@ class Evaluation(Frozen):
     """Digest of the sealed holdout that was scored."""
 
 
+class Check(Frozen):
+    """One condition of the gate besides the gain itself: a slice, forgetting, the champion, the judge, a further metric, the cost."""
+
+    name: str
+    """``slice product=pay``, ``forgetting``, ``perplexity``, ``champion, new holdout``, ``judge``, ``metric json_valid`` …"""
+    passed: bool | None
+    """False: shown to be violated. None: neither shown nor excluded, so no promotion on this evidence."""
+    text: str
+    """One sentence with the figures."""
+    difference: float | None = None
+    """Candidate minus what it is compared with; positive is better."""
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_value: float | None = None
+    """Holm-adjusted where several checks of one kind are tested together."""
+    limit: float | None = None
+    """What the spec allows, as a difference."""
+    n: int = 0
+
+
 class Decision(Frozen):
     """What the gate decided and the evidence it rests on."""
 
@@ -145,6 +165,12 @@ class Decision(Frozen):
     unscored: int = 0
     n_needed: int | None = None
     """Held-out examples that would settle an inconclusive result, at the observed effect."""
+    checks: tuple[Check, ...] = ()
+    """What else the gate weighed."""
+    alpha: float | None = None
+    """Level that the main comparison was tested at, after its share for further metrics or looks."""
+    look: int = 1
+    """Which of training's checkpoints was promoted or judged last, counted from the best by validation loss."""
 
 
 class ArtifactRef(Frozen):
