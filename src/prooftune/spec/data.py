@@ -62,6 +62,8 @@ class Data(Frozen):
     pii: Literal["allow", "redact", "drop", "stop"] = "redact"
     """E-mail addresses, phone numbers, IBANs and card numbers: keep them, put ``[EMAIL]`` and the like in their place, drop the example, or
     stop the run."""
+    residency: str | None = None
+    """Region that the data must not leave, such as ``eu`` or ``us``; null = no such rule. Advice and providers keep to it."""
     contradictions: Literal["keep", "drop"] = "drop"
     """Same prompt, different targets: drop all of them, or keep them (they are listed either way)."""
     min_examples: Annotated[int, Field(ge=2)] = 50
