@@ -1,4 +1,4 @@
-"""Metrics: what counts as right, what is unscored, and agreement with the slow and obvious way."""
+"""What all metrics have in common: laws that each keeps, intervals, and how they load."""
 
 from __future__ import annotations
 
@@ -10,150 +10,127 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prooftune.errors import DataError
-from prooftune.evaluation.metrics import evaluate_metric, measure, metrics_for, score, value_of
+from prooftune.errors import DataError, EnvironmentLacks, SpecError
+from prooftune.evaluation.metrics import BUILT_IN, check_metrics, evaluate_metric, measure, metrics_for, score, value_of
 from prooftune.spec import Task
+from prooftune.spec.evaluation import BUILT_IN_METRICS
 
 TICKET = '{"category": "billing", "priority": 1, "open": true}'
+TASK = Task(json_schema={"type": "object", "required": ["category"]}, pattern="[a-z ]*", tolerance=0.01)
+TARGETS = (TICKET, '{"category": {"name": "x", "tags": ["a", "b"]}}', "billing", "the fee is 3.50 euros a month", "[1, 2]", "")
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@pytest.mark.parametrize(
-    ("answer", "target", "expected"),
-    [
-        (" yes\n", "yes", 1.0),
-        ("Yes", "yes", 0.0),
-        ('{"open": true, "priority": 1.0,"category":"billing"}', TICKET, 1.0),
-        ('{"category": "billing", "priority": true, "open": true}', TICKET, 0.0),
-        (f"```json\n{TICKET}\n```", TICKET, 0.0),
-        (TICKET.replace("}", ', "open": true}'), TICKET, 0.0),
-        ("[1, 2]", "[1,2]", 1.0),
-        ("1.0", "1", 0.0),
-        ("NaN", "[1]", 0.0),
-        ("[" * 5000, "[1]", 0.0),
-        ("[" * 600 + "]" * 600, "[1]", 0.0),
-    ],
-)
-def test_exact_match(answer: str, target: str, expected: float) -> None:
-    """JSON is compared as data, other text without the space around it; a key twice, a fence or NaN is not JSON."""
-    assert score("exact_match", answer, target) == expected
+texts = st.sampled_from(TARGETS) | st.text(max_size=30)
+pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=6)
 
 
-@pytest.mark.parametrize(
-    ("answer", "target", "expected"),
-    [("Card_Arrival.", "card_arrival", 1.0), ("“Straße”", "STRASSE", 1.0), ("C++", "C", 0.0), ("", "...", 0.0), ("a b", "a", 0.0)],
-)
-def test_label_accuracy(answer: str, target: str, expected: float) -> None:
-    """Case and the punctuation around a label do not matter; what is part of the label does."""
-    assert score("label_accuracy", answer, target) == expected
+def test_the_spec_names_the_metrics_there_are() -> None:
+    """The names that a spec may use and the definitions do not drift apart."""
+    assert set(BUILT_IN) == set(BUILT_IN_METRICS)
 
 
-@pytest.mark.parametrize(
-    ("answer", "valid", "fields"),
-    [
-        (TICKET, 1.0, 1.0),
-        ('{"category": "tax", "priority": 1, "open": true}', 1.0, 2 / 3),
-        ('{"category": "billing"}', 0.0, 1 / 3),
-        ('{"category": "billing", "priority": 1, "open": true, "x": 0}', 0.0, 1.0),
-        ("[]", 0.0, 0.0),
-        ("billing", 0.0, 0.0),
-    ],
-)
-def test_json_metrics(answer: str, valid: float, fields: float) -> None:
-    """Validity asks for the target's keys and no others, the fields for their values."""
-    assert score("json_valid", answer, TICKET) == valid
-    assert score("json_field_accuracy", answer, TICKET) == pytest.approx(fields)
-
-
-@pytest.mark.parametrize(("metric", "target"), [("json_valid", "hello"), ("json_field_accuracy", "[1]"), ("rouge_l", "…")])
-def test_what_does_not_apply_is_unscored(metric: str, target: str) -> None:
-    """None, never 0, where the target is of another kind."""
-    assert score(metric, "anything", target) is None
-
-
-@given(st.dictionaries(st.text(max_size=4), json_values, min_size=1, max_size=4))
-def test_any_json_matches_itself_however_written(value: dict[str, Any]) -> None:
-    """Order of keys, spaces and escapes do not matter."""
-    answer = json.dumps(dict(reversed(value.items())), indent=2)
-    target = json.dumps(value, ensure_ascii=False)
-    assert [score(name, answer, target) for name in ("exact_match", "json_valid", "json_field_accuracy")] == [1.0, 1.0, 1.0]
-
-
-@given(st.sampled_from(["exact_match", "label_accuracy", "macro_f1", "json_valid", "json_field_accuracy", "rouge_l"]), st.text(), st.text())
+@given(st.sampled_from(BUILT_IN_METRICS), texts, texts)
+@settings(deadline=None)
 def test_scores_are_between_0_and_1_and_the_target_is_right(metric: str, answer: str, target: str) -> None:
-    """No answer breaks a metric, and the target itself is always a right answer."""
-    assert (found := score(metric, answer, target)) is None or 0 <= found <= 1
-    assert score(metric, target, target) in (None, 1.0)
+    """No answer breaks a metric, the target itself is right, and whether an example is scored is no matter of the answer."""
+    found = score(metric, answer, target, TASK)
+    assert found is None or 0 <= found <= 1
+    assert score(metric, target, target, TASK) in (None, pytest.approx(1.0))
+    assert (found is None) == (score(metric, target, target, TASK) is None)
+    if BUILT_IN[metric].right_or_wrong:
+        assert found in (None, 0.0, 1.0)
 
 
-@given(st.lists(st.sampled_from("abcd"), max_size=20), st.lists(st.sampled_from("abcd"), min_size=1, max_size=20))
-def test_rouge_l_is_the_textbook_recursion(answer: list[str], target: list[str]) -> None:
-    """The bit-parallel length equals that of the quadratic table."""
-    table = [[0] * (len(target) + 1) for _ in range(len(answer) + 1)]
-    for i, a in enumerate(answer):
-        for j, b in enumerate(target):
-            table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
-    expected = 2 * table[-1][-1] / (len(answer) + len(target))
-    assert score("rouge_l", " ".join(answer), "_".join(target)) == pytest.approx(expected)
+@given(st.sampled_from(BUILT_IN_METRICS), pairs)
+@settings(deadline=None)
+def test_values_are_between_0_and_1_and_do_not_depend_on_the_order(metric: str, found: list[tuple[str, str]]) -> None:
+    """A metric of a set of examples is a metric of the set."""
+    answers, targets = zip(*found, strict=True)
+    if all(score(metric, answer, target, TASK) is None for answer, target in found):
+        return
+    value = value_of(metric, answers, targets, TASK)
+    assert 0 <= value <= 1
+    assert value_of(metric, answers[::-1], targets[::-1], TASK) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("metric", BUILT_IN_METRICS)
+def test_perfect_answers_score_1(metric: str) -> None:
+    """Of sentences, labels, JSON and numbers alike; the interval holds the value."""
+    targets = [TICKET, TARGETS[1], *(f"the quick brown fox number {n} jumps over" for n in range(8)), "fee of three euros a month"]
+    found = measure([metric], targets, targets, TASK, seed=0)[metric]
+    assert found.value == pytest.approx(1.0)
+    assert found.ci_low <= found.value <= found.ci_high + 1e-12
+    assert found.n + found.unscored == len(targets)
 
 
 @pytest.mark.parametrize(
-    ("targets", "expected"),
+    ("targets", "task", "expected"),
     [
-        ([TICKET, "unsure"], ["exact_match", "json_valid", "json_field_accuracy"]),
-        (["[1]", "[2]"], ["exact_match", "json_valid"]),
-        (["yes", "no", "Yes.", "no"], ["exact_match", "label_accuracy", "macro_f1"]),
-        (["a long answer", "another one"], ["exact_match", "rouge_l"]),
+        ([TICKET, "unsure"], Task(), ["exact_match", "json_valid", "json_field_accuracy"]),
+        ([TICKET], Task(json_schema={}), ["exact_match", "json_valid", "json_schema", "json_field_accuracy"]),
+        (["[1]", "[2]"], Task(), ["exact_match", "json_valid"]),
+        (["yes", "no", "Yes.", "no"], Task(), ["exact_match", "label_accuracy", "macro_f1"]),
+        (["a long answer", "another one"], Task(), ["exact_match", "rouge_l"]),
+        (["a long answer", "another one"], Task(metric="chrf", metrics=("bleu", "rouge_l")), ["chrf", "bleu", "rouge_l", "exact_match"]),
     ],
 )
-def test_metrics_fit_the_targets(targets: list[str], expected: list[str]) -> None:
-    """JSON, labels and free text are each measured as what they are, and the spec's metric always comes first."""
-    assert metrics_for(targets, Task()) == expected
-    assert metrics_for(targets, Task(metric="rouge_l"))[0] == "rouge_l"
+def test_metrics_fit_the_targets(targets: list[str], task: Task, expected: list[str]) -> None:
+    """The spec's metric comes first and the spec's others next; JSON, labels and free text are each measured as what they are."""
+    assert metrics_for(targets, task) == expected
 
 
 def test_a_metric_carries_its_count_and_interval() -> None:
     """Wilson for right/wrong, bootstrap for the rest, unscored targets counted apart; the same each time."""
     answers, targets = [TICKET, TICKET, "x", "unsure"], [TICKET, TICKET.replace("1", "2"), TICKET, "unsure"]
-    names = ["exact_match", "json_valid", "json_field_accuracy"]
-    found = measure(names, answers, targets, seed=3)
+    names = ["exact_match", "json_valid", "json_field_accuracy", "json_field_precision"]
+    found = measure(names, answers, targets, TASK, seed=3)
     assert (found["exact_match"].value, found["exact_match"].n, found["exact_match"].unscored) == (0.5, 4, 0)
-    assert found["exact_match"].ci_low == pytest.approx(0.15003898915214947)
+    assert found["exact_match"].ci_low == pytest.approx(0.15003898914215947)
     assert (found["json_valid"].value, found["json_valid"].n, found["json_valid"].unscored) == (2 / 3, 3, 1)
     fields = found["json_field_accuracy"]
     assert fields.value == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert 0 <= fields.ci_low < fields.value < fields.ci_high <= 1
-    assert found == measure(names, answers, targets, seed=3)
+    assert found["json_field_precision"].value == pytest.approx(5 / 6)
+    assert found == measure(names, answers, targets, TASK, seed=3)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcx")), min_size=2, max_size=20))
-@settings(deadline=None, max_examples=15)
-def test_macro_f1_value_is_scikit_learns(pairs: list[tuple[str, str]]) -> None:
-    """Labels are compared without case; the value is scikit-learn's over the targets' labels."""
-    from sklearn.metrics import f1_score
-
-    targets, answers = zip(*pairs, strict=True)
-    expected = f1_score(targets, answers, labels=sorted(set(targets)), average="macro", zero_division=0)
-    assert value_of("macro_f1", [answer.upper() for answer in answers], targets) == pytest.approx(expected)
+def test_a_wider_confidence_is_a_wider_interval() -> None:
+    """Whatever the metric's definition: right or wrong, mean, corpus."""
+    answers, targets = ["a", "b", "c d", "a", "c"] * 8, ["a", "c", "c e", "b", "c"] * 8
+    for name in ("exact_match", "rouge_l", "macro_f1"):
+        narrow, wide = (measure([name], answers, targets, TASK, seed=1, alpha=alpha)[name] for alpha in (0.2, 0.01))
+        assert wide.ci_low < narrow.ci_low < narrow.value < narrow.ci_high < wide.ci_high, name
 
 
 def test_metrics_are_evaluate_modules_that_combine(tmp_path: Path) -> None:
     """They load without a hub and give their values through ``evaluate.combine``."""
     import evaluate
 
-    combined = evaluate.combine([evaluate_metric(name, str(tmp_path)) for name in ("exact_match", "rouge_l")])
-    values = combined.compute(predictions=["a b", "c"], references=["a b", "d"])
-    assert values == {"exact_match": 0.5, "rouge_l": 0.5}
+    names = ("exact_match", "rouge_l", "bleu")
+    combined = evaluate.combine([evaluate_metric(name, TASK, str(tmp_path)) for name in names])
+    values: dict[str, Any] = combined.compute(predictions=["a b", "c"], references=["a b", "d"])
+    assert values == {"exact_match": 0.5, "rouge_l": 0.5, "bleu": 0.0}
 
 
 def test_nothing_scored_is_an_error() -> None:
     """An empty set and a metric without a target to score are errors, not zeros."""
     with pytest.raises(DataError, match="no answers"):
-        measure(["exact_match"], [], [], seed=0)
-    with pytest.raises(DataError, match="json_valid applies to none of the 1"):
-        measure(["json_valid"], ["x"], ["y"], seed=0)
+        measure(["exact_match"], [], [], TASK, seed=0)
+    for name in ("json_valid", "json_field_recall"):
+        with pytest.raises(DataError, match=f"{name} scores none of the 1"):
+            measure([name], ["x"], ["y"], TASK, seed=0)
+
+
+def test_a_target_of_json_text_is_scored_as_data() -> None:
+    """However it is written."""
+    assert score("exact_match", json.dumps(json.loads(TICKET), indent=3), TICKET, TASK) == 1.0
+
+
+def test_metrics_are_checked_before_anything_is_asked() -> None:
+    """The gate's further metrics may need an option that the task lacks, or a package that is not there."""
+    check_metrics(BUILT_IN_METRICS, TASK)
+    with pytest.raises(SpecError, match=r"needs task\.pattern"):
+        check_metrics(["exact_match", "regex_match"], Task())
+    with pytest.raises(SpecError, match="no JSON Schema"):
+        check_metrics(["json_schema"], Task(json_schema={"type": 3}))
+    with pytest.raises(EnvironmentLacks, match="custom:absent"):
+        check_metrics(["custom:absent"], Task())

@@ -1,7 +1,4 @@
-"""Compares two contestants on the examples that both answered: difference, interval and p-value.
-
-Right/wrong metrics: exact McNemar test and Tango's score interval. All others: paired bootstrap over examples, seeded.
-"""
+"""Compares two contestants on the examples that both answered: difference, interval and p-value, as the metric's definition asks for."""
 
 from __future__ import annotations
 
@@ -9,11 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from prooftune.errors import DataError
 from prooftune.evaluation import statistics
-from prooftune.evaluation.metrics import RIGHT_OR_WRONG, labels_of
+from prooftune.evaluation.definition import Corpus
+from prooftune.evaluation.metrics import corpus_statistic, definition_of, interval, score, statistic_of
+from prooftune.spec import Task
 from prooftune.types import Prediction
+
+if TYPE_CHECKING:
+    from prooftune.evaluation.statistics import Statistic
 
 Pair = tuple[Prediction, Prediction]
 """The baseline's and the candidate's answer to the same example."""
@@ -56,20 +59,51 @@ def pair_up(name: str, baseline: Sequence[Prediction], candidate: Sequence[Predi
     return [(answers[prediction.example_id], prediction) for prediction in candidate]
 
 
-def compare(metric: str, pairs: Sequence[Pair], *, alpha: float, seed: int) -> Comparison:
+def value_on(metric: str, predictions: Sequence[Prediction], task: Task) -> float:
+    """Return a contestant's metric over the predictions that are scored.
+
+    Raises:
+        DataError: none is scored.
+    """
+    import numpy as np
+
+    statistic, scores = _statistic(metric, predictions, task)
+    return float(statistic(np.ones((1, len(scores))))[0])
+
+
+def interval_of(metric: str, predictions: Sequence[Prediction], task: Task, *, alpha: float, seed: int) -> tuple[float, float]:
+    """Return the ``1 - alpha`` interval of a contestant's metric.
+
+    Raises:
+        DataError: none of the predictions is scored.
+    """
+    statistic, scores = _statistic(metric, predictions, task)
+    return interval(metric, statistic, scores, alpha=alpha, seed=seed)
+
+
+def score_of(metric: str, prediction: Prediction, task: Task) -> float | None:
+    """Return the score that a prediction was given, or that of a metric which was not taken when it was made."""
+    if metric in prediction.scores:
+        return prediction.scores[metric]
+    return score(metric, prediction.answer, prediction.target, task)
+
+
+def compare(metric: str, pairs: Sequence[Pair], task: Task, *, alpha: float, seed: int) -> Comparison:
     """Return the paired comparison on all pairs that are scored on both sides.
 
     Raises:
         DataError: no pair is scored.
     """
-    scored = [pair for pair in pairs if all(side.scores.get(metric) is not None for side in pair)]
+    scores = [(score_of(metric, b, task), score_of(metric, c, task)) for b, c in pairs]
+    scored = [(pair, b, c) for pair, (b, c) in zip(pairs, scores, strict=True) if b is not None and c is not None]
     if not scored:
         raise DataError(f"{metric} scores none of the {len(pairs)} held-out pairs; set task.metric to one that applies to the targets")
     unscored = len(pairs) - len(scored)
-    if metric == "macro_f1":
-        return _compare_macro_f1(scored, alpha, seed, unscored)
-    baseline, candidate = ([float(pair[side].scores[metric] or 0.0) for pair in scored] for side in (0, 1))
-    if metric in RIGHT_OR_WRONG:
+    definition = definition_of(metric)
+    if definition.corpus is not None:
+        return _compare_corpus(definition.corpus, [pair for pair, _, _ in scored], task, alpha, seed, unscored)
+    baseline, candidate = [b for _, b, _ in scored], [c for _, _, c in scored]
+    if definition.right_or_wrong:
         return _compare_right_or_wrong(baseline, candidate, alpha, unscored)
     return _compare_means(baseline, candidate, alpha, seed, unscored)
 
@@ -116,18 +150,15 @@ def _compare_means(baseline: Sequence[float], candidate: Sequence[float], alpha:
     )
 
 
-def _compare_macro_f1(pairs: Sequence[Pair], alpha: float, seed: int, unscored: int) -> Comparison:
-    """Compare on the same resamples: macro F1 is no mean over examples, so its difference is bootstrapped as a whole."""
+def _compare_corpus(corpus: Corpus, pairs: Sequence[Pair], task: Task, alpha: float, seed: int, unscored: int) -> Comparison:
+    """Compare on the same resamples: the metric is no mean over examples, so its difference is bootstrapped as a whole."""
     import numpy as np
 
-    targets, baseline_labels = labels_of([b.target for b, _ in pairs], [b.answer for b, _ in pairs])
-    _, candidate_labels = labels_of([], [c.answer for _, c in pairs])
-    of_baseline = statistics.macro_f1_of(targets, baseline_labels)
-    of_candidate = statistics.macro_f1_of(targets, candidate_labels)
     n = len(pairs)
+    rows = [corpus.rows(*_texts([pair[side] for pair in pairs]), task) for side in (0, 1)]
+    of_baseline, of_candidate = (corpus_statistic(corpus, side) for side in rows)
     draws = statistics.bootstrap(lambda counts: of_candidate(counts) - of_baseline(counts), n, seed=seed)
     low, high = statistics.percentile_interval(draws, alpha)
-    differing = sum(b != c for b, c in zip(baseline_labels, candidate_labels, strict=True))
     everything = np.ones((1, n))
     baseline_value, candidate_value = float(of_baseline(everything)[0]), float(of_candidate(everything)[0])
     sd = float(np.std(draws)) * math.sqrt(n)
@@ -137,10 +168,20 @@ def _compare_macro_f1(pairs: Sequence[Pair], alpha: float, seed: int, unscored: 
         difference=candidate_value - baseline_value,
         ci_low=low,
         ci_high=high,
-        p_value=statistics.bootstrap_p(draws, differing),
+        p_value=statistics.bootstrap_p(draws, int((rows[0] != rows[1]).any(axis=1).sum())),
         test="paired bootstrap",
         n=n,
         unscored=unscored,
         sd=sd,
         null_sd=sd,
     )
+
+
+def _statistic(metric: str, predictions: Sequence[Prediction], task: Task) -> tuple[Statistic, list[float]]:
+    scores = [score_of(metric, prediction, task) for prediction in predictions]
+    return statistic_of(metric, *_texts(predictions), scores, task)
+
+
+def _texts(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    """Return answers and targets."""
+    return [prediction.answer for prediction in predictions], [prediction.target for prediction in predictions]

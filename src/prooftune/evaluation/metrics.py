@@ -1,64 +1,93 @@
 """What a right answer is: a score per example, and metrics over a set of examples with their intervals.
 
-========================  ===================================================================  =================
-metric                    score of one example                                                 interval
-========================  ===================================================================  =================
-``exact_match``           1 if the answer is the target; JSON is compared as data              Wilson
-``label_accuracy``        1 if the label is the target's, whatever its case and punctuation    Wilson
-``macro_f1``              as ``label_accuracy``; the metric is the mean F1 of the labels       bootstrap
-``json_valid``            1 if the answer is JSON with exactly the target's keys               Wilson
-``json_field_accuracy``   share of the target's fields that the answer gets right              bootstrap
-``rouge_l``               F-measure of the longest common subsequence of words (Lin, 2004)     bootstrap
-========================  ===================================================================  =================
+The metrics themselves are defined in ``text_metrics``, ``label_metrics``, ``json_metrics``, ``format_metrics`` and ``custom_metrics``. By
+their definition they are compared and get their intervals:
 
-A score of None means unscored, never 0: the JSON metrics do not apply to a target that is not JSON. Answers are judged as they came: what a
-program reads must be JSON, and JSON in a code fence is not.
+=================================  =========  ============================  ==================================
+definition                         interval   test of two contestants       interval of their difference
+=================================  =========  ============================  ==================================
+right or wrong                     Wilson     exact McNemar                 Tango's score interval
+mean of scores                     bootstrap  paired bootstrap              paired bootstrap
+corpus (macro F1, BLEU, fields)    bootstrap  paired bootstrap of the       paired bootstrap of the difference
+                                              difference
+=================================  =========  ============================  ==================================
+
+A score of None means unscored, never 0; it depends on the target alone. Answers are judged as they came.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prooftune.errors import DataError
-from prooftune.evaluation.statistics import bootstrap, macro_f1_of, mean_of, percentile_interval, wilson
+from prooftune.evaluation.custom_metrics import PREFIX, custom_metric
+from prooftune.evaluation.definition import Corpus, Definition
+from prooftune.evaluation.format_metrics import FORMAT_METRICS
+from prooftune.evaluation.json_metrics import JSON_METRICS, parse
+from prooftune.evaluation.label_metrics import LABEL_METRICS, are_labels
+from prooftune.evaluation.statistics import bootstrap, mean_of, percentile_interval, wilson
+from prooftune.evaluation.text_metrics import TEXT_METRICS
 from prooftune.spec import Task
 from prooftune.types import Metric
 
-RIGHT_OR_WRONG: Final = frozenset({"exact_match", "label_accuracy", "json_valid"})
-"""Metrics whose scores are 0 or 1 and whose value is their mean."""
-_LABEL_EDGES = " \t\r\n.,;:!?'\"`*()[]{}<>«»‹›“”„‘’‚…"
-_NOT_JSON: Final = object()
+if TYPE_CHECKING:
+    from prooftune.evaluation.statistics import Floats, Statistic
+
+BUILT_IN: Final[Mapping[str, Definition]] = TEXT_METRICS | LABEL_METRICS | JSON_METRICS | FORMAT_METRICS
+
+
+def definition_of(name: str) -> Definition:
+    """Return how a metric judges answers.
+
+    Raises:
+        EnvironmentLacks: it is a custom metric that no installed package offers.
+    """
+    return custom_metric(name) if name.startswith(PREFIX) else BUILT_IN[name]
 
 
 def metrics_for(targets: Sequence[str], task: Task) -> list[str]:
-    """Return the metrics that make sense for targets such as these, ``task.metric`` first.
+    """Return the metrics to take of targets such as these: ``task.metric``, then ``task.metrics``, then those that suit the targets.
 
-    JSON objects: exact match, validity and fields. Labels (short texts that come back twice each, on average): accuracy and macro F1.
-    Other text: ROUGE-L.
+    JSON: exact match, validity, fields, and the schema where there is one. Labels: accuracy and macro F1. Other text: ROUGE-L.
     """
-    parsed = [_parse(target) for target in targets]
-    names: list[str] = [task.metric, "exact_match"]
+    parsed = [parse(target) for target in targets]
+    suitable = ["exact_match"]
     if any(isinstance(value, dict | list) for value in parsed):
-        names.append("json_valid")
+        suitable.append("json_valid")
+        if task.json_schema is not None:
+            suitable.append("json_schema")
         if any(isinstance(value, dict) for value in parsed):
-            names.append("json_field_accuracy")
-    elif 2 * len({label_of(target) for target in targets}) <= len(targets) and all(len(target.split()) <= 8 for target in targets):
-        names += ["label_accuracy", "macro_f1"]
+            suitable.append("json_field_accuracy")
+    elif are_labels(targets):
+        suitable += ["label_accuracy", "macro_f1"]
     else:
-        names.append("rouge_l")
-    return list(dict.fromkeys(names))
+        suitable.append("rouge_l")
+    return list(dict.fromkeys([task.metric, *task.metrics, *suitable]))
 
 
-def score(metric: str, answer: str, target: str) -> float | None:
+def check_metrics(names: Sequence[str], task: Task) -> None:
+    """Check that metrics can be taken, before anything is asked or trained.
+
+    Raises:
+        SpecError: one needs an option that ``task`` lacks, or ``task.json_schema`` is no JSON Schema.
+        EnvironmentLacks: one is a custom metric that no installed package offers.
+    """
+    for name in names:
+        definition = definition_of(name)
+        if name in BUILT_IN:
+            definition.score("", "", task)
+
+
+def score(metric: str, answer: str, target: str, task: Task) -> float | None:
     """Return one answer's score between 0 and 1, or None where the metric does not apply to the target."""
-    return _SCORES[metric](answer, target)
+    return definition_of(metric).score(answer, target, task)
 
 
-def measure(names: Sequence[str], answers: Sequence[str], targets: Sequence[str], *, seed: int, alpha: float = 0.05) -> dict[str, Metric]:
+def measure(
+    names: Sequence[str], answers: Sequence[str], targets: Sequence[str], task: Task, *, seed: int, alpha: float = 0.05
+) -> dict[str, Metric]:
     """Return the named metrics over all examples, each with its ``1 - alpha`` interval, computed by one ``evaluate.combine``.
 
     Raises:
@@ -68,17 +97,13 @@ def measure(names: Sequence[str], answers: Sequence[str], targets: Sequence[str]
 
     if not targets:
         raise DataError("there are no answers to measure; at least one held-out example is required")
-    scores = {name: [score(name, answer, target) for answer, target in zip(answers, targets, strict=True)] for name in names}
-    for name in names:
-        if all(value is None for value in scores[name]):
-            raise DataError(f"{name} applies to none of the {len(targets)} targets; leave it out")
     with TemporaryDirectory() as cache:  # evaluate wants a folder, even where it writes nothing into it
-        modules = evaluate.combine([evaluate_metric(name, cache) for name in names])
+        modules = evaluate.combine([evaluate_metric(name, task, cache) for name in names])
         values = modules.compute(predictions=list(answers), references=list(targets))
-    return {name: _with_interval(name, values[name], scores[name], answers, targets, seed, alpha) for name in names}
+    return {name: _with_interval(name, values[name], answers, targets, task, seed, alpha) for name in names}
 
 
-def evaluate_metric(name: str, cache_dir: str | None = None) -> Any:
+def evaluate_metric(name: str, task: Task, cache_dir: str | None = None) -> Any:
     """Return a metric as an ``evaluate.Metric``, which loads without a hub and combines with others.
 
     ``compute(predictions=answers, references=targets)`` gives ``{name: value}`` over the scored examples.
@@ -86,18 +111,18 @@ def evaluate_metric(name: str, cache_dir: str | None = None) -> Any:
     import datasets
     import evaluate
 
-    class PerExampleMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not typed
+    class ProoftuneMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not typed
         def _info(self) -> Any:
             texts = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
             return evaluate.MetricInfo(description=__doc__ or "", citation="", inputs_description="answers, targets", features=texts)
 
         def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-            return {name: value_of(name, predictions, references)}
+            return {name: value_of(name, predictions, references, task)}
 
-    return PerExampleMetric(cache_dir=cache_dir, keep_in_memory=True)
+    return ProoftuneMetric(cache_dir=cache_dir, keep_in_memory=True)
 
 
-def value_of(name: str, answers: Sequence[str], targets: Sequence[str]) -> float:
+def value_of(name: str, answers: Sequence[str], targets: Sequence[str], task: Task) -> float:
     """Return the metric over the scored examples, without an interval.
 
     Raises:
@@ -105,127 +130,44 @@ def value_of(name: str, answers: Sequence[str], targets: Sequence[str]) -> float
     """
     import numpy as np
 
-    scored = [value for answer, target in zip(answers, targets, strict=True) if (value := score(name, answer, target)) is not None]
-    if not scored:
-        raise DataError(f"{name} scores none of {len(targets)} examples")
-    if name == "macro_f1":
-        return float(macro_f1_of(*labels_of(targets, answers))(np.ones((1, len(targets))))[0])
-    return float(np.mean(scored))
+    statistic, scores = statistic_of(name, answers, targets, _scores(name, answers, targets, task), task)
+    return float(statistic(np.ones((1, len(scores))))[0])
 
 
-def label_of(text: str) -> str:
-    """Return a label without regard to case and to the punctuation around it; a label of punctuation alone stays."""
-    folded = text.casefold()
-    return folded.strip(_LABEL_EDGES) or folded.strip()
+def statistic_of(
+    name: str, answers: Sequence[str], targets: Sequence[str], scores: Sequence[float | None], task: Task
+) -> tuple[Statistic, list[float]]:
+    """Return the metric as a statistic of the scored examples, for ``bootstrap``, and their scores.
 
-
-def labels_of(targets: Sequence[str], answers: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return targets and answers as labels, in the order that ``macro_f1_of`` takes them."""
-    return [label_of(target) for target in targets], [label_of(answer) for answer in answers]
-
-
-def _with_interval(
-    name: str, value: float, scores: Sequence[float | None], answers: Sequence[str], targets: Sequence[str], seed: int, alpha: float
-) -> Metric:
-    scored = [x for x in scores if x is not None]
-    if name in RIGHT_OR_WRONG:
-        low, high = wilson(round(sum(scored)), len(scored), alpha)
-    else:
-        statistic = macro_f1_of(*labels_of(targets, answers)) if name == "macro_f1" else mean_of(scored)
-        low, high = percentile_interval(bootstrap(statistic, len(scored), seed=seed), alpha)
-    return Metric(name=name, value=value, ci_low=low, ci_high=high, n=len(scored), unscored=len(scores) - len(scored))
-
-
-def _exact_match(answer: str, target: str) -> float:
-    wanted = _parse(target)
-    if isinstance(wanted, dict | list):
-        return float(_same(_parse(answer), wanted))
-    return float(answer.strip() == target.strip())
-
-
-def _label_accuracy(answer: str, target: str) -> float:
-    return float(label_of(answer) == label_of(target))
-
-
-def _json_valid(answer: str, target: str) -> float | None:
-    wanted, found = _parse(target), _parse(answer)
-    if isinstance(wanted, dict):
-        return float(isinstance(found, dict) and found.keys() == wanted.keys())
-    return float(isinstance(found, list)) if isinstance(wanted, list) else None
-
-
-def _json_field_accuracy(answer: str, target: str) -> float | None:
-    wanted, found = _parse(target), _parse(answer)
-    if not isinstance(wanted, dict) or not wanted:
-        return None
-    if not isinstance(found, dict):
-        return 0.0
-    return sum(key in found and _same(found[key], value) for key, value in wanted.items()) / len(wanted)
-
-
-def _rouge_l(answer: str, target: str) -> float | None:
-    wanted, found = (re.findall(r"[^\W_]+", text.casefold()) for text in (target, answer))
-    if not wanted:
-        return None
-    return 2 * _common_subsequence(wanted, found) / (len(wanted) + len(found))
-
-
-def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence, one machine word of ``a`` at a time.
-
-    Source: Hyyrö (2004), Bit-parallel LCS-length computation revisited.
+    Raises:
+        DataError: no example is scored.
     """
-    where: dict[str, int] = {}
-    for at, word in enumerate(a):
-        where[word] = where.get(word, 0) | 1 << at
-    everything = (1 << len(a)) - 1
-    row = everything
-    for word in b:
-        matches = row & where.get(word, 0)
-        row = (row + matches | row - matches) & everything
-    return len(a) - row.bit_count()
+    scored = [(answer, target, value) for answer, target, value in zip(answers, targets, scores, strict=True) if value is not None]
+    if not scored:
+        raise DataError(f"{name} scores none of the {len(targets)} examples: it does not fit their targets; set another metric")
+    values = [value for _, _, value in scored]
+    if (corpus := definition_of(name).corpus) is None:
+        return mean_of(values), values
+    return corpus_statistic(corpus, corpus.rows([answer for answer, _, _ in scored], [target for _, target, _ in scored], task)), values
 
 
-_SCORES: Final[Mapping[str, Callable[[str, str], float | None]]] = {
-    "exact_match": _exact_match,
-    "label_accuracy": _label_accuracy,
-    "macro_f1": _label_accuracy,
-    "json_valid": _json_valid,
-    "json_field_accuracy": _json_field_accuracy,
-    "rouge_l": _rouge_l,
-}
+def corpus_statistic(corpus: Corpus, rows: Floats) -> Statistic:
+    """Return a corpus metric of these rows as a statistic of how often each example counts, for ``bootstrap``."""
+    return lambda counts: corpus.value(counts @ rows)
 
 
-def _parse(text: str) -> object:
-    """Return the JSON value of a text, or ``_NOT_JSON``; a key given twice makes it none, because readers disagree about it."""
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return _NOT_JSON
+def interval(name: str, statistic: Statistic, scores: Sequence[float], *, alpha: float, seed: int) -> tuple[float, float]:
+    """Return the ``1 - alpha`` interval of one contestant's metric: Wilson's where scores are right or wrong, else by bootstrap."""
+    if definition_of(name).right_or_wrong:
+        return wilson(round(sum(scores)), len(scores), alpha)
+    return percentile_interval(bootstrap(statistic, len(scores), seed=seed), alpha)
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a key is given twice")
-    return fields
+def _scores(name: str, answers: Sequence[str], targets: Sequence[str], task: Task) -> list[float | None]:
+    return [score(name, answer, target, task) for answer, target in zip(answers, targets, strict=True)]
 
 
-def _refuse(constant: str) -> object:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _same(a: object, b: object) -> bool:
-    try:
-        return _canonical(a) == _canonical(b)
-    except RecursionError:  # an answer nested hundreds deep is no one's target
-        return False
-
-
-def _canonical(value: object) -> object:
-    """Return a form that is equal exactly for equal JSON: key order does not matter, 1 and 1.0 are one number, and true is not 1."""
-    if isinstance(value, dict):
-        return frozenset((key, _canonical(field)) for key, field in value.items())
-    if isinstance(value, list):
-        return tuple(_canonical(item) for item in value)
-    return isinstance(value, bool), value
+def _with_interval(name: str, value: float, answers: Sequence[str], targets: Sequence[str], task: Task, seed: int, alpha: float) -> Metric:
+    statistic, scores = statistic_of(name, answers, targets, _scores(name, answers, targets, task), task)
+    low, high = interval(name, statistic, scores, alpha=alpha, seed=seed)
+    return Metric(name=name, value=value, ci_low=low, ci_high=high, n=len(scores), unscored=len(targets) - len(scores))

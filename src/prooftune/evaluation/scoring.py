@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import verify_seal
 from prooftune.errors import DataError
-from prooftune.evaluation.generation import BATCH_SIZE, Generation, generate
+from prooftune.evaluation.answering import Answer, Answerer
+from prooftune.evaluation.label_metrics import write_confusion
 from prooftune.evaluation.metrics import measure, metrics_for, score
 from prooftune.evaluation.refusals import share_of_empty, share_of_refusals
 from prooftune.spec import Task
-from prooftune.training.encoding import prompt_ids
 from prooftune.types import Evaluation, Example, Message, Prediction, Report, no_report
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 INTERVAL_SEED = 0
 """Of the bootstrap intervals of single metrics; the gate's comparison has its own."""
@@ -31,10 +31,13 @@ class Contest:
     """What is the same for every contestant: the questions, how long an answer may be, and how it is judged."""
 
     holdout: tuple[Example, ...]
+    """The questions: the sealed holdout, or the validation examples of a choice that must not see it."""
     holdout_sha256: str
+    """Seal of the holdout; empty where the questions are not the holdout."""
     metrics: tuple[str, ...]
-    """The one that the gate decides on comes first; each scores at least one held-out example."""
+    """The one that the gate decides on comes first; each scores at least one of the questions."""
     max_new_tokens: int
+    task: Task
 
 
 def open_contest(train: Sequence[Example], holdout: Path, holdout_sha256: str, task: Task, tokenizer: PreTrainedTokenizerBase) -> Contest:
@@ -42,21 +45,38 @@ def open_contest(train: Sequence[Example], holdout: Path, holdout_sha256: str, t
 
     Raises:
         IntegrityError: the holdout is not the one that was sealed.
+        SpecError: ``task.json_schema`` is no JSON Schema.
         DataError: the holdout is empty, ``task.metric`` applies to none of its targets, or there is neither ``task.max_answer_tokens`` nor
             a training target to take it from.
+        EnvironmentLacks: a custom metric is not installed.
     """
     verify_seal(holdout, holdout_sha256)
     examples = tuple(read_lines(holdout, Example))
     if not examples:
         raise DataError(f"{holdout.name} holds no example; at least one is required to evaluate a model: raise data.split.holdout")
+    return _contest(train, examples, holdout_sha256, task, tokenizer)
+
+
+def open_unsealed_contest(train: Sequence[Example], examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokenizerBase) -> Contest:
+    """Return a contest on other examples than the holdout's, for choices that must not see it.
+
+    Raises:
+        SpecError, DataError, EnvironmentLacks: as ``open_contest``.
+    """
+    if not examples:
+        raise DataError("there is no validation example to choose on; at least one is required: raise data.split.validation")
+    return _contest(train, tuple(examples), "", task, tokenizer)
+
+
+def _contest(
+    train: Sequence[Example], examples: tuple[Example, ...], sha256: str, task: Task, tokenizer: PreTrainedTokenizerBase
+) -> Contest:
     targets = [example.target for example in examples]
     suitable = metrics_for([*(example.target for example in train), *targets], task)
-    metrics = tuple(name for name in suitable if any(score(name, "", target) is not None for target in targets))
+    metrics = tuple(name for name in suitable if any(score(name, target, target, task) is not None for target in targets))
     if task.metric not in metrics:
-        raise DataError(
-            f"task.metric {task.metric} applies to none of the {len(targets)} held-out targets; set another, such as exact_match"
-        )
-    return Contest(examples, holdout_sha256, metrics, task.max_answer_tokens or _answer_limit(train, tokenizer))
+        raise DataError(f"task.metric {task.metric} applies to none of the {len(targets)} targets; set another, such as exact_match")
+    return Contest(examples, sha256, metrics, task.max_answer_tokens or _answer_limit(train, tokenizer), task)
 
 
 def evaluate(
@@ -64,33 +84,58 @@ def evaluate(
     description: str,
     prompt_of: Callable[[Example], Sequence[Message]],
     contest: Contest,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    answerer: Answerer,
     out: Path,
     report: Report = no_report,
+    model: str = "",
 ) -> Evaluation:
-    """Let a contestant answer the whole holdout; write ``NAME.predictions.jsonl`` (in holdout order) and ``NAME.evaluation.json``.
+    """Let a contestant answer every question and write its answers, in the questions' order, and how it did.
 
-    Everything but the latencies and tokens per second is the same each time.
+    Writes ``NAME.predictions.jsonl``, ``NAME.evaluation.json`` and, where the targets are labels, ``NAME.confusion.csv``. Everything but
+    the timings is the same each time. ``model`` is the contestant's as the spec calls it; empty = the candidate's own base model.
     """
-    prompts = [prompt_ids(prompt_of(example), tokenizer) for example in contest.holdout]
+    prompts = [prompt_of(example) for example in contest.holdout]
     started = time.perf_counter()
-    answers = generate(
-        model,
-        tokenizer,
-        prompts,
-        max_new_tokens=contest.max_new_tokens,
-        report=lambda progress: report(progress.model_copy(update={"text": name})),
+    answers = answerer.answer(
+        prompts, max_new_tokens=contest.max_new_tokens, report=lambda progress: report(progress.model_copy(update={"text": name}))
     )
     seconds = time.perf_counter() - started
-    predictions = [
-        _prediction(example, len(prompt), answer, contest.metrics)
-        for example, prompt, answer in zip(contest.holdout, prompts, answers, strict=True)
-    ]
-    evaluation = _summary(name, description, predictions, contest, seconds)
+    predictions = [_prediction(example, answer, contest) for example, answer in zip(contest.holdout, answers, strict=True)]
+    evaluation = summarise(name, description, predictions, contest, seconds, answerer.batch_size, model)
     write_lines(out / f"{name}.predictions.jsonl", predictions)
     (out / f"{name}.evaluation.json").write_text(evaluation.model_dump_json(indent=1), encoding="utf-8")
+    if {"label_accuracy", "macro_f1"} & set(contest.metrics):
+        write_confusion(out / f"{name}.confusion.csv", [p.answer for p in predictions], [p.target for p in predictions])
     return evaluation
+
+
+def summarise(
+    name: str, description: str, predictions: Sequence[Prediction], contest: Contest, seconds: float, batch_size: int, model: str
+) -> Evaluation:
+    """Return how a contestant did, from its answers: metrics with 95 % intervals, lengths in tokens, timings in seconds."""
+    import numpy as np
+
+    answers, targets = [prediction.answer for prediction in predictions], [prediction.target for prediction in predictions]
+    answer_tokens = [prediction.answer_tokens for prediction in predictions]
+    latencies = [prediction.latency_s for prediction in predictions]
+    return Evaluation(
+        name=name,
+        description=description,
+        metrics=measure(contest.metrics, answers, targets, contest.task, seed=INTERVAL_SEED),
+        model=model,
+        answer_tokens_mean=float(np.mean(answer_tokens)),
+        answer_tokens_p50=float(np.percentile(answer_tokens, 50)),
+        answer_tokens_p95=float(np.percentile(answer_tokens, 95)),
+        prompt_tokens_mean=float(np.mean([prediction.prompt_tokens for prediction in predictions])),
+        latency_p50_s=float(np.percentile(latencies, 50)),
+        latency_p95_s=float(np.percentile(latencies, 95)),
+        batch_size=batch_size,
+        tokens_per_second=sum(answer_tokens) / seconds,
+        seconds=seconds,
+        refusals=share_of_refusals(list(zip(answers, targets, strict=True))),
+        empty=share_of_empty(answers),
+        holdout_sha256=contest.holdout_sha256,
+    )
 
 
 def figures(evaluation: Evaluation) -> dict[str, object]:
@@ -111,40 +156,16 @@ def _answer_limit(train: Sequence[Example], tokenizer: PreTrainedTokenizerBase) 
     return math.ceil(1.5 * (max(len(target) for target in targets) + end_of_turn))
 
 
-def _prediction(example: Example, prompt_tokens: int, answer: Generation, names: Sequence[str]) -> Prediction:
+def _prediction(example: Example, answer: Answer, contest: Contest) -> Prediction:
     questions = [message.content for message in example.prompt if message.role == "user"]
     return Prediction(
         example_id=example.id,
         prompt=questions[-1] if questions else "",
         target=example.target,
         answer=answer.text,
-        prompt_tokens=prompt_tokens,
-        answer_tokens=len(answer.tokens),
+        prompt_tokens=answer.prompt_tokens,
+        answer_tokens=answer.answer_tokens,
         finished=answer.finished,
         latency_s=answer.latency_s,
-        scores={name: score(name, answer.text, example.target) for name in names},
-    )
-
-
-def _summary(name: str, description: str, predictions: Sequence[Prediction], contest: Contest, seconds: float) -> Evaluation:
-    import numpy as np
-
-    answer_tokens = [prediction.answer_tokens for prediction in predictions]
-    latencies = [prediction.latency_s for prediction in predictions]
-    return Evaluation(
-        name=name,
-        description=description,
-        metrics=measure(contest.metrics, [p.answer for p in predictions], [p.target for p in predictions], seed=INTERVAL_SEED),
-        answer_tokens_mean=float(np.mean(answer_tokens)),
-        answer_tokens_p50=float(np.percentile(answer_tokens, 50)),
-        answer_tokens_p95=float(np.percentile(answer_tokens, 95)),
-        prompt_tokens_mean=float(np.mean([prediction.prompt_tokens for prediction in predictions])),
-        latency_p50_s=float(np.percentile(latencies, 50)),
-        latency_p95_s=float(np.percentile(latencies, 95)),
-        batch_size=BATCH_SIZE,
-        tokens_per_second=sum(answer_tokens) / seconds,
-        seconds=seconds,
-        refusals=share_of_refusals([(p.answer, p.target) for p in predictions]),
-        empty=share_of_empty([p.answer for p in predictions]),
-        holdout_sha256=contest.holdout_sha256,
+        scores={name: score(name, answer.text, example.target, contest.task) for name in contest.metrics},
     )
