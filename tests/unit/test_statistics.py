@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from prooftune.evaluation.statistics import (
     bootstrap,
     bootstrap_p,
     discordant,
-    macro_f1_of,
+    holm,
     mcnemar_exact,
+    mcnemar_power,
     mean_of,
     n_needed,
     paired_bootstrap,
@@ -160,30 +162,6 @@ def test_nothing_to_resample_is_an_error() -> None:
         paired_bootstrap([], seed=0)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcdx")), min_size=1, max_size=40))
-@settings(deadline=None)
-def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
-    """On the plain set the statistic is scikit-learn's over the labels that occur as targets."""
-    from sklearn.metrics import f1_score
-
-    targets, found = zip(*pairs, strict=True)
-    expected = f1_score(targets, found, labels=sorted(set(targets)), average="macro", zero_division=0)
-    assert macro_f1_of(targets, found)(np.ones((1, len(targets))))[0] == pytest.approx(expected)
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcx"), st.integers(0, 3)), min_size=1, max_size=20))
-@settings(deadline=None)
-def test_macro_f1_of_counts_is_macro_f1_of_repeated_rows(rows: list[tuple[str, str, int]]) -> None:
-    """Counting an example twice is the same as writing it twice."""
-    repeated = [(target, found) for target, found, times in rows for _ in range(times)]
-    if not repeated:
-        return
-    targets, found, times = zip(*rows, strict=True)
-    counted = macro_f1_of(targets, found)(np.array([times], dtype=float))
-    plain = macro_f1_of(*zip(*repeated, strict=True))(np.ones((1, len(repeated))))
-    assert counted == pytest.approx(plain)
-
-
 @given(st.floats(0.02, 0.4), st.floats(0.3, 1.0))
 def test_n_needed_shrinks_with_effect_and_grows_with_noise(effect: float, sd: float) -> None:
     """A larger effect, a lower power and less noise need fewer examples; no effect can never be shown."""
@@ -237,3 +215,52 @@ def test_tangos_interval_covers_as_often_as_it_says() -> None:
 def test_percentile_interval_is_central() -> None:
     """Half of alpha lies on either side."""
     assert percentile_interval(np.linspace(0, 1, 1001), 0.1) == pytest.approx((0.05, 0.95))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_statsmodels(p_values: list[float]) -> None:
+    """Adjusted p-values are those of statsmodels, in the order given."""
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_holm_of_one_is_itself_and_of_none_is_none() -> None:
+    """A test that stands alone costs nothing."""
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+@given(st.integers(1, 40), st.floats(0, 0.6), st.floats(0, 0.4), st.floats(0, 0.2), st.sampled_from([0.05, 0.025, 0.2]))
+@settings(deadline=None, max_examples=40)
+def test_mcnemar_power_sums_over_every_table(n: int, gained: float, lost: float, least: float, alpha: float) -> None:
+    """The power is the chance of all tables that the gate's test and minimum let pass, counted one by one."""
+    from scipy.stats import multinomial
+
+    chances = [gained, lost, 1 - gained - lost]
+    expected = sum(
+        multinomial.pmf([g, b, n - g - b], n, chances)
+        for g in range(n + 1)
+        for b in range(min(g, n - g + 1))
+        if mcnemar_exact([False] * g + [True] * b, [True] * g + [False] * b) < alpha and (g - b) / n >= least - 1e-9
+    )
+    assert mcnemar_power(n, gained, lost, alpha=alpha, least=least) == pytest.approx(expected, abs=1e-6)
+
+
+def test_mcnemar_power_is_met_by_simulation() -> None:
+    """Of 4,000 studies of 120 pairs, as many are significant as the power says."""
+    rng = np.random.default_rng(5)
+    tables, times = np.unique(rng.multinomial(120, [0.2, 0.06, 0.74], size=4000)[:, :2], axis=0, return_counts=True)
+    passed = sum(
+        int(count)
+        for (g, b), count in zip(tables, times, strict=True)
+        if g > b and mcnemar_exact([0] * g + [1] * b, [1] * g + [0] * b) < 0.05
+    )
+    assert passed / 4000 == pytest.approx(mcnemar_power(120, 0.2, 0.06), abs=0.02)
+
+
+def test_mcnemar_power_is_a_little_below_connors_formula() -> None:
+    """The exact test asks for a few more pairs than the formula, and no effect at all passes at most alpha / 2 of the time."""
+    n = n_needed(0.1, math.sqrt(0.3 - 0.01), null_sd=math.sqrt(0.3))
+    assert n is not None
+    assert 0.75 < mcnemar_power(n, 0.2, 0.1) < 0.8 < mcnemar_power(round(1.1 * n), 0.2, 0.1)
+    assert 0 < mcnemar_power(300, 0.15, 0.15) <= 0.025
+    assert mcnemar_power(300, 0.0, 0.0) == 0.0

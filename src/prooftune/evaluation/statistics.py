@@ -42,6 +42,42 @@ def discordant(baseline: Sequence[bool], candidate: Sequence[bool]) -> tuple[int
     return sum(c and not b for b, c in pairs), sum(b and not c for b, c in pairs)
 
 
+def mcnemar_power(n: int, gained: float, lost: float, *, alpha: float = 0.05, least: float = 0.0) -> float:
+    """Return the chance that n pairs show a gain: exact McNemar p < alpha, and an observed difference of at least ``least``.
+
+    ``gained`` and ``lost`` are the true shares of pairs that only the candidate, and only the baseline, gets right. Exact: summed over how
+    many pairs are discordant, binomial, and how many of those are lost, binomial again.
+    Source: Duffy (1984), Asymptotic and exact power for the McNemar test, Biometrics 40, 1005-1015.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    share = gained + lost
+    if share <= 0:
+        return 0.0
+    # All but a billionth of the chance lies between these, so that large sets cost little more than small ones.
+    first, last = (int(binom.ppf(chance, n, min(share, 1.0))) for chance in (5e-10, 1 - 5e-10))
+    discordant_pairs = np.arange(first, last + 1)
+    quantile = binom.ppf(alpha / 2, discordant_pairs, 0.5)
+    most_lost = quantile - (2 * binom.cdf(quantile, discordant_pairs, 0.5) >= alpha)
+    if least > 0:
+        most_lost = np.minimum(most_lost, np.floor((discordant_pairs - n * least) / 2 + 1e-9))
+    return float(binom.pmf(discordant_pairs, n, min(share, 1.0)) @ binom.cdf(most_lost, discordant_pairs, lost / share))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for being tested together, in the order given: one below alpha is significant among all of them.
+
+    Whatever the tests' dependence, the chance of a single false finding stays at most alpha.
+    Source: Holm (1979), https://www.jstor.org/stable/4615733.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[at] = largest
+    return adjusted
+
+
 def wilson(successes: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
     """Return the score interval of a proportion. Source: Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953."""
     from scipy.stats import binomtest
@@ -138,28 +174,6 @@ def mean_of(values: Sequence[float]) -> Statistic:
     def statistic(counts: Floats) -> Floats:
         means: Floats = counts @ column / len(column)
         return means
-
-    return statistic
-
-
-def macro_f1_of(targets: Sequence[str], answers: Sequence[str]) -> Statistic:
-    """Return the statistic "macro F1 of these answers", for ``bootstrap``; a row of ones gives the plain value.
-
-    The mean runs over the labels that occur as targets in the resample: an answer that is no label at all counts against its target's
-    recall and adds no class of its own.
-    """
-    import numpy as np
-
-    labels = np.unique(np.asarray(targets, dtype=object).astype(str))
-    is_target = (np.asarray(targets, dtype=object)[:, None] == labels[None, :]).astype(np.float64)
-    is_answer = (np.asarray(answers, dtype=object)[:, None] == labels[None, :]).astype(np.float64)
-
-    def statistic(counts: Floats) -> Floats:
-        hits = counts @ (is_target * is_answer)
-        present = counts @ is_target
-        f1 = 2 * hits / np.maximum(present + counts @ is_answer, 1)
-        values: Floats = f1.sum(axis=1) / (present > 0).sum(axis=1)
-        return values
 
     return statistic
 
