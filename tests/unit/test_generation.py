@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from fixtures_models import make_model
 
 from prooftune.errors import DataError
+from prooftune.evaluation import generation
 from prooftune.evaluation.generation import Generation, generate
 from prooftune.evaluation.shared_prefix import can_share_prefix
 from prooftune.models.loading import load_tokenizer
@@ -64,10 +66,13 @@ def tokens(generations: list[Generation]) -> Prompts:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_are_those_of_transformers_one_by_one(family: str, tokenizer: Any, prompts: Prompts) -> None:
-    """Batched and with a shared prefix, each prompt gets what ``model.generate`` says to it alone."""
+def test_answers_are_those_of_transformers_one_by_one(
+    family: str, tokenizer: Any, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches and groups and with a shared prefix, each prompt gets what ``model.generate`` says to it alone."""
     import torch
 
+    monkeypatch.setattr(generation, "GROUP_TOKENS", 60)  # two rows at most, so that caches of unlike length are joined
     model = random_model(family)
     expected = []
     for prompt in prompts:
@@ -97,6 +102,20 @@ def test_the_batch_size_does_not_matter(batch_size: int, tokenizer: Any, prompts
     assert tokens(generate(model, tokenizer, prompts, max_new_tokens=10, batch_size=batch_size)) == expected
     backwards = generate(model, tokenizer, prompts[::-1], max_new_tokens=10, batch_size=batch_size)
     assert tokens(backwards) == expected[::-1]
+
+
+def test_long_prompts_go_in_smaller_batches(tokenizer: Any, prompts: Prompts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No batch keeps more tokens than it may, one row always runs, and the answers stay the same."""
+    model, seen = random_model(), []
+    expected = tokens(generate(model, tokenizer, prompts, max_new_tokens=5))
+    monkeypatch.setattr(generation, "BATCH_TOKENS", 100)
+    found = generate(model, tokenizer, prompts, max_new_tokens=5, share_prefix=False, report=seen.append)
+    assert tokens(found) == expected
+    lengths = sorted((len(prompt) + 5 for prompt in prompts), reverse=True)
+    done = [0, *(progress.done for progress in seen)]
+    for start, end in itertools.pairwise(done):
+        assert end - start == min(max(1, 100 // lengths[start]), len(prompts) - start)
+    assert done[-1] == len(prompts)
 
 
 def test_rows_end_at_their_own_end_of_turn(tokenizer: Any, prompts: Prompts) -> None:

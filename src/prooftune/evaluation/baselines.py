@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import partial
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from prooftune.data.lines import read_lines
-from prooftune.evaluation.demonstrations import choose_demonstrations
+from prooftune.data.lines import read_lines, write_lines
+from prooftune.evaluation.answering import Answerer, LocalAnswerer
+from prooftune.evaluation.prompts import Asked, Room
+from prooftune.evaluation.rungs import RUNGS, Questions, Setting
 from prooftune.evaluation.scoring import evaluate, figures, open_contest
 from prooftune.models.loading import load_base, load_tokenizer
-from prooftune.spec import Baseline, Task
-from prooftune.training.encoding import prompt_ids, with_system
-from prooftune.types import Example, Message, Progress, Report, no_report
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from prooftune.spec import Baseline, Rung, Task
+from prooftune.types import Evaluation, Example, Progress, Report, no_report
 
 
 def run_baselines(
     train: Path,
+    validation: Path,
     holdout: Path,
     holdout_sha256: str,
     model_folder: Path,
@@ -31,77 +30,84 @@ def run_baselines(
     report: Report = no_report,
     *,
     trust_remote_code: bool = False,
-) -> dict[str, object]:
-    """Let the base model answer the holdout once per rung; return each rung's figures.
+    model_name: str = "",
+    larger: Callable[[], Answerer] | None = None,
+    embedding_folder: Path | None = None,
+    documents: Path | None = None,
+) -> dict[str, Any]:
+    """Let each rung answer the holdout once; return each rung's figures.
 
-    Writes ``RUNG.predictions.jsonl``, ``RUNG.evaluation.json`` and ``RUNG.prompt.json``, the messages that stand before every question.
-    Demonstrations come from ``train`` alone.
+    Writes ``RUNG.predictions.jsonl``, ``RUNG.evaluation.json``, ``RUNG.prompt.json`` (the messages that stand before every question),
+    ``RUNG.prompts.jsonl`` where prompts differ by more than the question, and ``RUNG.choice.json`` where a number of demonstrations was
+    chosen. Demonstrations come from ``train`` alone, choices from ``validation`` alone. A rung whose evaluation is in ``out`` already is
+    not run again.
 
     Raises:
         IntegrityError: the holdout is not the one that was sealed.
-        DataError: the holdout is empty, or a prompt does not fit into the model's context.
-        ModelUnavailable: the model cannot be loaded safely.
+        DataError: the holdout is empty, a question does not fit into the model's context, or the documents hold no text.
+        SpecError: a rung lacks what it needs: another model, documents.
+        ModelUnavailable: a model cannot be loaded safely.
     """
-    examples = list(read_lines(train, Example))
+    examples = tuple(read_lines(train, Example))
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
     contest = open_contest(examples, holdout, holdout_sha256, task, tokenizer)
     model = load_base(model_folder, trust_remote_code=trust_remote_code)
-    system = task.system if baseline.system is None else baseline.system
-    results: dict[str, object] = {}
+    setting = Setting(
+        train=examples,
+        validation=tuple(read_lines(validation, Example)),
+        contest=contest,
+        baseline=baseline,
+        answerer=LocalAnswerer(model, tokenizer, model_name),
+        room=Room(tokenizer, getattr(model.config.get_text_config(), "max_position_embeddings", None), contest.max_new_tokens),
+        out=out,
+        larger=larger,
+        embedding_folder=embedding_folder,
+        documents=documents,
+    )
+    results: dict[str, Any] = {}
     for position, rung in enumerate(baseline.ladder):
-        shown = _demonstrations(examples, baseline.shots, system, model, tokenizer) if rung == "few_shot" else ()
-        _write_prompt(out / f"{rung}.prompt.json", system, shown)
-        prompt_of = partial(ask, system=system, demonstrations=shown)
-        part = _part_of(report, position, len(baseline.ladder))
-        evaluation = evaluate(rung, _description(system, shown, tokenizer), prompt_of, contest, model, tokenizer, out, part)
-        results[rung] = figures(evaluation)
+        if not (out / f"{rung}.evaluation.json").exists():
+            _run(rung, setting, position, report)
+        results[rung] = _figures(rung, out)
     return results
 
 
-def ask(example: Example, system: str, demonstrations: Sequence[Example] = ()) -> tuple[Message, ...]:
-    """Return the messages that put an example's question: system message (its own, if it brings one), demonstrations, then its prompt."""
-    prompt = with_system(example.prompt, system)
-    head = 1 if prompt and prompt[0].role == "system" else 0
-    return (*prompt[:head], *_turns(demonstrations), *prompt[head:])
+def _run(rung: Rung, setting: Setting, position: int, report: Report) -> None:
+    """Put the rung's questions and write its files; its evaluation appears last, so that a rung that has one is whole."""
+    size, parts = len(setting.contest.holdout), len(setting.baseline.ladder)
+
+    def preparing(progress: Progress) -> None:
+        text = f"{rung}: preparing, {progress.done} of {progress.total} {progress.unit}"
+        report(Progress(done=position * size, total=parts * size, unit="answers", text=text))
+
+    def answering(progress: Progress) -> None:
+        report(progress.model_copy(update={"done": position * size + progress.done, "total": parts * size}))
+
+    questions = RUNGS[rung](setting, preparing)
+    unfinished = setting.out / f"{rung}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    _write_prompts(rung, questions, setting.contest.holdout, unfinished)
+    prompts = {example.id: prompt for example, prompt in zip(setting.contest.holdout, questions.prompts, strict=True)}
+    answerer = questions.answerer
+    evaluate(
+        rung, questions.description, lambda example: prompts[example.id], setting.contest, answerer, unfinished, answering, answerer.model
+    )
+    last = f"{rung}.evaluation.json"
+    for path in sorted(unfinished.iterdir(), key=lambda path: path.name == last):
+        path.replace(setting.out / path.name)
+    unfinished.rmdir()
 
 
-def _part_of(report: Report, position: int, parts: int) -> Report:
-    """Return a report for one of several equal parts of the work."""
-
-    def report_part(progress: Progress) -> None:
-        done, total = progress.done + position * progress.total, progress.total * parts
-        report(progress.model_copy(update={"done": done, "total": total}))
-
-    return report_part
+def _figures(rung: Rung, out: Path) -> dict[str, Any]:
+    evaluation = Evaluation.model_validate_json((out / f"{rung}.evaluation.json").read_bytes())
+    choice = out / f"{rung}.choice.json"
+    return figures(evaluation) | ({"choice": json.loads(choice.read_bytes())} if choice.exists() else {})
 
 
-def _turns(demonstrations: Sequence[Example]) -> list[Message]:
-    return [message for example in demonstrations for message in example.messages if message.role != "system"]
-
-
-def _demonstrations(
-    train: Sequence[Example], shots: int, system: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Example, ...]:
-    """Return the demonstrations, without the last ones where they would fill more than half of the model's context."""
-    chosen = choose_demonstrations(train, shots)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    while chosen and context is not None and _shared_tokens(system, chosen, tokenizer) > context // 2:
-        chosen.pop()
-    return tuple(chosen)
-
-
-def _shared_tokens(system: str, demonstrations: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> int:
-    return len(prompt_ids(with_system([*_turns(demonstrations), Message(role="user", content="")], system), tokenizer))
-
-
-def _description(system: str, demonstrations: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> str:
-    plural = "" if len(demonstrations) == 1 else "s"
-    shown = f"{len(demonstrations)} demonstration{plural} from the training split" if demonstrations else "no demonstrations"
-    tokens = _shared_tokens(system, demonstrations, tokenizer)
-    return f"{'system message' if system else 'no system message'}, {shown}, {tokens} tokens around each question"
-
-
-def _write_prompt(path: Path, system: str, demonstrations: Sequence[Example]) -> None:
-    messages = with_system(_turns(demonstrations), system)
-    text = json.dumps([message.model_dump() for message in messages], ensure_ascii=False, indent=1)
-    path.write_text(f"{text}\n", encoding="utf-8")
+def _write_prompts(rung: Rung, questions: Questions, holdout: tuple[Example, ...], out: Path) -> None:
+    text = json.dumps([message.model_dump() for message in questions.before], ensure_ascii=False, indent=1)
+    (out / f"{rung}.prompt.json").write_text(f"{text}\n", encoding="utf-8")
+    if not questions.alike:
+        asked = (Asked(example_id=example.id, messages=prompt) for example, prompt in zip(holdout, questions.prompts, strict=True))
+        write_lines(out / f"{rung}.prompts.jsonl", asked)

@@ -1,29 +1,35 @@
 """Greedy answers to many prompts, fast and the same every time.
 
-What all prompts begin with (system message, demonstrations) is run once. The rest goes in batches of similar length, padded on the left:
-right padding would put padding between a prompt and its answer. Rows leave the batch when they end their turn.
+What all prompts begin with (system message, demonstrations) is run once. The rest goes in batches of similar length. A batch's prompts are
+run in groups of almost equal length, so that little is computed for padding; then all its answers grow together, because a step with one
+row costs almost as much as with many. Padding stands on the left: on the right it would stand between a prompt and its answer. Rows leave
+the batch when they end their turn.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prooftune.errors import DataError
-from prooftune.evaluation.shared_prefix import attending_to_prefix, can_share_prefix
+from prooftune.evaluation.shared_prefix import attending_to_prefix, attends_to_all, can_share_prefix
 from prooftune.training.encoding import stop_ids
 from prooftune.types import Progress, Report, no_report
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
     from transformers.cache_utils import Cache
 
-BATCH_SIZE = 32
+BATCH_SIZE = 64
 """Fixed, not found by trying until memory runs out: a batch size that depends on luck would make latency figures incomparable."""
+BATCH_TOKENS = 16_384
+"""The most tokens of a batch that are kept in memory, prefix aside: batches of long prompts have fewer rows."""
+GROUP_TOKENS = 512
+"""Prompt tokens to run at once: enough for efficient matrix products, and few enough for groups of almost equal length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,7 @@ def generate(
     with torch.inference_mode():
         prefix = _run_prefix(model, shared) if shared else None
     with torch.inference_mode(), attending_to_prefix(model) if shared else nullcontext():
-        for start in range(0, len(prompts), batch_size):
-            batch = longest_first[start : start + batch_size]
+        for batch in _batches(longest_first, [len(prompt) - len(shared) for prompt in prompts], batch_size, max_new_tokens):
             rows = _answer_batch(model, [prompts[at][len(shared) :] for at in batch], prefix, max_new_tokens, stops)
             for at, (tokens, seconds) in zip(batch, rows, strict=True):
                 finished = tokens[-1] in stops
@@ -77,42 +82,90 @@ def generate(
     return [answers[at] for at in range(len(prompts))]
 
 
+def _batches(longest_first: Sequence[int], lengths: Sequence[int], batch_size: int, max_new_tokens: int) -> Iterator[Sequence[int]]:
+    """Yield the prompts in batches of at most ``batch_size`` rows and ``BATCH_TOKENS`` tokens, but at least one row."""
+    start = 0
+    while start < len(longest_first):
+        rows = max(1, min(batch_size, BATCH_TOKENS // (lengths[longest_first[start]] + max_new_tokens)))
+        yield longest_first[start : start + rows]
+        start += rows
+
+
 def _answer_batch(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix: Cache | None, max_new_tokens: int, stops: frozenset[int]
 ) -> list[tuple[list[int], float]]:
-    """Return tokens and seconds of each row; ``prompts`` are without the prefix."""
+    """Return tokens and seconds of each row; ``prompts`` are without the prefix, the longest first."""
     import torch
-    from transformers import DynamicCache
 
     started = time.perf_counter()
-    ids, mask = _left_padded(prompts, model.device)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0) + (prefix.get_seq_length() if prefix else 0)
-    cache = DynamicCache(config=model.config)
+    cache, mask, best = _run_prompts(model, prompts, prefix)
+    positions = mask.sum(dim=1, keepdim=True) + (prefix.get_seq_length() if prefix else 0)
     extra = {"shared_prefix": prefix} if prefix else {}
     answers: list[list[int]] = [[] for _ in prompts]
     seconds = [0.0 for _ in prompts]
     active = list(range(len(prompts)))
-    for _ in range(max_new_tokens):
-        output = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
-        )
-        best = output.logits[:, -1].argmax(dim=-1)
+    for left in reversed(range(max_new_tokens)):
         tokens = best.tolist()
         now = time.perf_counter() - started
         for row, token in zip(active, tokens, strict=True):
             answers[row].append(token)
             seconds[row] = now
         going_on = [at for at, token in enumerate(tokens) if token not in stops]
-        if not going_on:
+        if not going_on or not left:
             break
         if len(going_on) < len(active):
             active = [active[at] for at in going_on]
             kept = torch.tensor(going_on, device=model.device)
             best, mask, positions = best[kept], mask[kept], positions[kept]
             cache.batch_select_indices(kept)
-        ids, positions = best[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+        best = _next_tokens(model, best[:, None], mask, positions, cache, extra)
+        positions = positions + 1
     return list(zip(answers, seconds, strict=True))
+
+
+def _run_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix: Cache | None) -> tuple[Cache, Tensor, Tensor]:
+    """Run the prompts, the longest first, in groups; return the cache, the mask ``(batch, longest)`` and the first tokens ``(batch,)``."""
+    import torch
+    from torch.nn.functional import pad
+    from transformers import DynamicCache
+
+    extra = {"shared_prefix": prefix} if prefix else {}
+    caches, masks, tokens = [], [], []
+    start = 0
+    while start < len(prompts):
+        rows = max(1, GROUP_TOKENS // len(prompts[start])) if attends_to_all(model) else len(prompts)
+        ids, mask = _left_padded(prompts[start : start + rows], model.device)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0) + (prefix.get_seq_length() if prefix else 0)
+        caches.append(DynamicCache(config=model.config))
+        tokens.append(_next_tokens(model, ids, mask, positions, caches[-1], extra))
+        masks.append(pad(mask, (len(prompts[0]) - mask.shape[1], 0)))
+        start += rows
+    return _joined(caches), torch.cat(masks), torch.cat(tokens)
+
+
+def _next_tokens(model: PreTrainedModel, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache, extra: dict[str, Cache]) -> Tensor:
+    """Run new tokens ``(rows, new)`` on top of the cache and return each row's most probable next token."""
+    output = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
+    )
+    best: Tensor = output.logits[:, -1].argmax(dim=-1)
+    return best
+
+
+def _joined(caches: Sequence[DynamicCache]) -> DynamicCache:
+    """Return the rows of all caches in the first one, those of shorter ones padded on the left."""
+    import torch
+    from torch.nn.functional import pad
+
+    longest = max(cache.get_seq_length() for cache in caches)
+    for layers in zip(*(cache.layers for cache in caches), strict=True) if len(caches) > 1 else ():
+        for kind in ("keys", "values"):
+            parts = [getattr(layer, kind) for layer in layers]
+            setattr(layers[0], kind, torch.cat([pad(part, (0, 0, longest - part.shape[2], 0)) for part in parts]))
+        for layer in layers[1:]:
+            layer.keys = layer.values = None  # a second copy of all layers at once would be twice the memory
+    return caches[0]
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], device: object) -> tuple[Tensor, Tensor]:
