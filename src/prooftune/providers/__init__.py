@@ -1,0 +1,1 @@
+"""Models behind APIs: one file per provider, and the only places that import the providers' SDKs."""

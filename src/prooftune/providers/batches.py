@@ -1,0 +1,120 @@
+"""Questions through a provider's batch API: submitted once, waited for, and found again after a crash.
+
+No batch API takes an idempotency key. So a batch carries the digest of its questions, its id is written down before anything else happens,
+and where no id is written down the provider is asked for a batch with that digest before a new one is submitted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from prooftune.errors import EnvironmentLacks
+from prooftune.providers.chat import Ask, ChatAnswer, Prompt, in_order
+from prooftune.spec.fields import digest
+from prooftune.types import Progress, Report
+
+log = logging.getLogger(__name__)
+
+FIRST_POLL_S = 5.0
+LONGEST_POLL_S = 300.0
+POLL_GROWTH = 1.5
+RESULTS_KEPT_S = 29 * 86_400
+"""Both providers keep a batch's answers about this long; older batches are not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """How far a batch is."""
+
+    text: str
+    """In the provider's word."""
+    done: int
+    ended: bool
+    failed: str = ""
+    """Why there are no answers to any question, in the provider's words; empty = there are."""
+
+
+class BatchQueue(Protocol):
+    """One set of questions at a provider's batch API."""
+
+    def find(self) -> str | None:
+        """Return the id of the batch that was submitted for these questions and is good for an answer, if there is one."""
+
+    def submit(self) -> str:
+        """Create the batch, with a single attempt, and return its id."""
+
+    def status(self, batch: str) -> BatchStatus:
+        """Return how far the batch is."""
+
+    def answers(self, batch: str) -> dict[str, ChatAnswer]:
+        """Return what was answered, by custom id; questions that failed or expired are missing."""
+
+
+def batch_key(name: str, prompts: Sequence[Prompt], max_tokens: int) -> str:
+    """Return the digest by which a batch is known again: the same questions to the same model have the same one."""
+    return digest([name, max_tokens, [[message.model_dump() for message in prompt] for prompt in prompts]])[:32]
+
+
+def custom_id(key: str, number: int) -> str:
+    """Return the name of a question in its batch: at most 64 letters, digits and dashes, unique, and with the batch's digest."""
+    return f"{key}-{number}"
+
+
+def answer_through(queue: BatchQueue, key: str, prompts: Sequence[Prompt], ask: Ask, folder: Path, report: Report) -> list[ChatAnswer]:
+    """Return the answer to each prompt, in order.
+
+    Before a batch is submitted its first question is asked directly: a wrong key or model is refused before anything is uploaded, and the
+    client learns which parameters the model takes. What the batch leaves unanswered is asked directly, at the full price.
+
+    Raises:
+        EnvironmentLacks: the provider rejected the batch as a whole, or somebody cancelled it.
+    """
+    if not prompts:
+        return []
+    ticket = folder / f"batch-{key[:16]}.json"
+    batch = _read(ticket) or queue.find()
+    if batch is None:
+        ask(prompts[0])
+        batch = queue.submit()
+    _write(ticket, batch)
+    status = wait_for(queue, batch, len(prompts), report)
+    if status.failed:
+        ticket.unlink()
+        raise EnvironmentLacks(f"batch {batch} came back without answers: {status.failed}; run the same command again to submit a new one")
+    found = queue.answers(batch)
+    ids = [custom_id(key, number) for number in range(len(prompts))]
+    unanswered = [number for number, name in enumerate(ids) if name not in found]
+    if unanswered:
+        log.warning("batch %s answered %d of %d requests; the others are asked directly", batch, len(ids) - len(unanswered), len(ids))
+        again = in_order(ask, [prompts[number] for number in unanswered])
+        found |= {ids[number]: answer for number, answer in zip(unanswered, again, strict=True)}
+    return [found[name] for name in ids]
+
+
+def wait_for(queue: BatchQueue, batch: str, total: int, report: Report) -> BatchStatus:
+    """Ask for the batch's status, less and less often, until it has ended."""
+    pause = FIRST_POLL_S
+    while not (status := queue.status(batch)).ended:
+        report(Progress(done=status.done, total=total, unit="answers", text=f"batch {batch}: {status.text}"))
+        time.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - jitter is no secret
+        pause = min(pause * POLL_GROWTH, LONGEST_POLL_S)
+    report(Progress(done=total, total=total, unit="answers", text=f"batch {batch}: {status.text}"))
+    return status
+
+
+def _read(ticket: Path) -> str | None:
+    return str(json.loads(ticket.read_text(encoding="utf-8"))["batch"]) if ticket.exists() else None
+
+
+def _write(ticket: Path, batch: str) -> None:
+    """Write the id down, whole or not at all."""
+    part = ticket.with_suffix(".part")
+    part.write_text(json.dumps({"batch": batch}), encoding="utf-8")
+    part.replace(ticket)

@@ -1,0 +1,268 @@
+"""OpenAI's chat models, and any server that speaks their protocol. The only file that imports the SDK ``openai``.
+
+Source: https://developers.openai.com/api/reference.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field
+
+from prooftune.providers.batches import RESULTS_KEPT_S, BatchStatus, answer_through, batch_key, custom_id
+from prooftune.providers.calls import TIMEOUT_S, Caller, Failure
+from prooftune.providers.chat import KEYS, ChatAnswer, Prompt, as_dicts, in_order
+from prooftune.types import Report, no_report
+
+ADDRESS = "https://api.openai.com/v1"
+"""Others of OpenAI's own, such as https://eu.api.openai.com/v1, keep data in a region."""
+ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+SEED = 7
+"""OpenAI calls repeatability by it "best effort"."""
+LIMITS = ("max_completion_tokens", "max_tokens")
+"""OpenAI's newer models take only the first; servers that followed the old protocol take only the second, and some ignore the first
+without a word. So OpenAI's own addresses are asked with the first, all others with the second, until they refuse it."""
+
+
+class _Content(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Content
+    finish_reason: str | None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Completion(BaseModel):
+    """What we read of a chat completion. A server that does not count tokens is of no use here: costs rest on them."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage
+
+    def answer(self, latency_s: float | None) -> ChatAnswer:
+        choice = self.choices[0]
+        refusal = choice.message.refusal is not None or choice.finish_reason == "content_filter"
+        return ChatAnswer(
+            text=choice.message.refusal or choice.message.content or "",
+            prompt_tokens=self.usage.prompt_tokens,
+            answer_tokens=self.usage.completion_tokens,
+            finished=choice.finish_reason == "stop" and not refusal,
+            latency_s=latency_s,
+            refusal=refusal,
+        )
+
+
+class _Counts(BaseModel):
+    completed: int = 0
+    failed: int = 0
+
+
+class _Fault(BaseModel):
+    message: str | None = None
+
+
+class _Faults(BaseModel):
+    data: list[_Fault] | None = None
+
+
+class _Batch(BaseModel):
+    """What we read of a batch."""
+
+    id: str
+    status: str
+    created_at: int
+    metadata: dict[str, str] | None = None
+    request_counts: _Counts | None = None
+    output_file_id: str | None = None
+    errors: _Faults | None = None
+
+
+class _Page(BaseModel):
+    data: list[_Batch]
+    has_more: bool = False
+
+
+class _File(BaseModel):
+    id: str
+
+
+class _Response(BaseModel):
+    status_code: int
+    body: dict[str, Any]
+
+
+class _Line(BaseModel):
+    """A line of a batch's output."""
+
+    custom_id: str
+    response: _Response | None = None
+
+
+@dataclass
+class Parameters:
+    """Which parameters a model takes, learnt from what it refuses.
+
+    OpenAI's models that think refuse ``temperature`` and ``max_tokens``; older servers know no ``max_completion_tokens``, and some no
+    ``seed``. No list of model names stays right for long, so the refusal itself is what tells: HTTP 400 or 422 that names a parameter.
+    """
+
+    limits: tuple[str, ...]
+    """Names of the token limit, the likeliest first. A request never goes without one."""
+    optional: Mapping[str, float]
+    """Parameters to send as long as they are not refused."""
+    refused: set[str] = field(default_factory=set)
+
+    def values(self, max_tokens: int) -> dict[str, float]:
+        """Return the parameters to send next."""
+        limit = next((name for name in self.limits if name not in self.refused), self.limits[-1])
+        return {limit: max_tokens} | {name: value for name, value in self.optional.items() if name not in self.refused}
+
+    def adapt(self, sent: Mapping[str, Any], failure: Failure) -> bool:
+        """Note the parameter that a refusal of ``sent`` names; return whether there is another way to ask."""
+        if failure.status not in (400, 422):
+            return False
+        named = next((name for name in (*self.limits, *self.optional) if name in sent and _names(failure, name)), None)
+        if named is None or (named in self.limits and not set(self.limits) - self.refused - {named}):
+            return False
+        self.refused.add(named)
+        return True
+
+
+def _names(failure: Failure, parameter: str) -> bool:
+    if failure.parameter is not None:
+        return failure.parameter == parameter
+    return re.search(rf"\b{parameter}\b", failure.message) is not None
+
+
+class OpenAIChat:
+    """A chat model of OpenAI or of a server with its protocol."""
+
+    def __init__(self, model: str, key: str, base_url: str | None = None) -> None:
+        from openai import APIError, OpenAI
+
+        self.name = model
+        self.client = OpenAI(api_key=key, base_url=base_url or ADDRESS, max_retries=0, timeout=TIMEOUT_S)
+        self.call = Caller(f"openai {model}" + (f" at {base_url}" if base_url else ""), KEYS["openai"], key, APIError)
+        own = urlsplit(base_url or ADDRESS).hostname or ""
+        self._parameters = Parameters(LIMITS if own.endswith(".openai.com") else LIMITS[::-1], {"temperature": 0, "seed": SEED})
+
+    def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> Iterator[ChatAnswer]:
+        """Yield the answer to each prompt, in order, each as soon as it is there."""
+        return in_order(partial(self.ask, max_tokens=max_tokens), prompts)
+
+    def complete_batch(self, prompts: Sequence[Prompt], *, max_tokens: int, folder: Path, report: Report = no_report) -> list[ChatAnswer]:
+        """Return the answer to each prompt, in order, through the batch API: half the price, up to 24 hours."""
+        queue = _Queue(self, prompts, max_tokens)
+        return answer_through(queue, queue.key, prompts, partial(self.ask, max_tokens=max_tokens), folder, report)
+
+    def ask(self, prompt: Prompt, max_tokens: int) -> ChatAnswer:
+        """Return the answer to one prompt."""
+        sent: dict[str, Any] = {}
+
+        def request() -> ChatAnswer:
+            sent.clear()
+            sent.update(self.body(prompt, max_tokens))
+            response = self.client.chat.completions.with_raw_response.create(**sent)
+            return _Completion.model_validate_json(response.text).answer(response.elapsed.total_seconds())
+
+        def adapt(failure: Failure) -> bool:
+            return self._parameters.adapt(sent, failure)
+
+        return self.call(request, adapt=adapt)
+
+    def body(self, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
+        """Return the request for one prompt, with the parameters that the model is known to take."""
+        return {"model": self.name, "messages": as_dicts(prompt), **self._parameters.values(max_tokens)}
+
+
+class _Queue:
+    """One set of questions at OpenAI's batch API. A batch carries their digest as metadata."""
+
+    def __init__(self, chat: OpenAIChat, prompts: Sequence[Prompt], max_tokens: int) -> None:
+        self.key = batch_key(chat.name, prompts, max_tokens)
+        self._chat = chat
+        self._prompts = prompts
+        self._max_tokens = max_tokens
+        self._batches = chat.client.batches.with_raw_response
+
+    def find(self) -> str | None:
+        """Return the id of the batch with this digest, looking from the newest to those whose answers are gone."""
+        after: dict[str, Any] = {}
+        while True:
+            page = self._chat.call(partial(self._page, after))
+            for batch in page.data:
+                if batch.created_at < time.time() - RESULTS_KEPT_S:
+                    return None
+                if (batch.metadata or {}).get("prooftune") == self.key and batch.status not in ("failed", "cancelling", "cancelled"):
+                    return batch.id
+            if not page.has_more or not page.data:
+                return None
+            after = {"after": page.data[-1].id}
+
+    def _page(self, after: dict[str, Any]) -> _Page:
+        return _Page.model_validate_json(self._batches.list(limit=100, **after).text)
+
+    def submit(self) -> str:
+        """Upload the questions (a failed upload leaves an unused file at worst) and create the batch, with a single attempt."""
+        lines = [
+            {"custom_id": custom_id(self.key, n), "method": "POST", "url": ENDPOINT, "body": self._chat.body(prompt, self._max_tokens)}
+            for n, prompt in enumerate(self._prompts)
+        ]
+        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        files = self._chat.client.files.with_raw_response
+        upload = self._chat.call(lambda: _File.model_validate_json(files.create(file=(f"{self.key}.jsonl", data), purpose="batch").text))
+        return self._chat.call(
+            lambda: (
+                _Batch.model_validate_json(
+                    self._batches.create(
+                        input_file_id=upload.id, endpoint=ENDPOINT, completion_window="24h", metadata={"prooftune": self.key}
+                    ).text
+                ).id
+            ),
+            attempts=1,
+        )
+
+    def status(self, batch: str) -> BatchStatus:
+        """Return how far the batch is. An unknown status is taken for one that does not last."""
+        found = self._retrieve(batch)
+        counts = found.request_counts or _Counts()
+        why = "; ".join(fault.message or "no reason given" for fault in (found.errors.data if found.errors else None) or ())
+        return BatchStatus(
+            text=found.status,
+            done=counts.completed + counts.failed,
+            ended=found.status in ("completed", "failed", "expired", "cancelled"),
+            failed=why or found.status if found.status in ("failed", "cancelled") else "",
+        )
+
+    def answers(self, batch: str) -> dict[str, ChatAnswer]:
+        """Return what was answered, by custom id. A batch in which no request succeeded has no output file."""
+        output = self._retrieve(batch).output_file_id
+        if output is None:
+            return {}
+        files = self._chat.client.files
+        return self._chat.call(lambda: dict(_answers(files.content(output).text)))
+
+    def _retrieve(self, batch: str) -> _Batch:
+        return self._chat.call(lambda: _Batch.model_validate_json(self._batches.retrieve(batch).text))
+
+
+def _answers(lines: str) -> Iterator[tuple[str, ChatAnswer]]:
+    for text in lines.split("\n"):
+        if text.strip():
+            line = _Line.model_validate_json(text)
+            if line.response is not None and line.response.status_code == 200:
+                yield line.custom_id, _Completion.model_validate(line.response.body).answer(None)
