@@ -34,6 +34,10 @@ from prooftune.types import SplitName
 EFFICIENCY = {"train": 0.33, "read": 0.35, "write": 0.15}
 """Share of the measured matrix speed. Calibrated on SmolLM2-135M, fp32, 2 cores at 94 GFLOP/s each: training by LoRA at 96-116 tokens/s."""
 MEASURE_S = 0.5
+PASSAGE_TOKENS = 160
+"""Of a passage of 120 words."""
+SUITE_TOKENS = 8_000
+"""Of the general suite, with the choices' padding."""
 START_UP_S = {"model": 3.0, "train": 12.0, "baselines": 6.0, "evaluate": 6.0, "report": 4.0, "tokens": 4.0}
 """Importing libraries, loading weights and tokenizers, drawing plots."""
 
@@ -140,20 +144,42 @@ def estimate_seconds(spec: RunSpec, size: ModelSize, lengths: Mapping[SplitName,
         prompts = holdout.prompts - holdout.shared * max(holdout.examples - 1, 0)
         return (prompts + prefix) / read + generated / write
 
-    train = lengths["train"]
-    demonstrations = spec.baseline.shots * train.total / max(train.examples, 1)
+    train, validation = lengths["train"], lengths["validation"]
+    mean = train.total / max(train.examples, 1)
+    demonstrations = spec.baseline.shots * mean
+    writing = holdout.targets
     # An untuned model seldom stops by itself where it was shown no example of when to.
-    rungs = {"zero_shot": answering(holdout.examples * limit), "few_shot": answering(holdout.targets, demonstrations)}
+    rungs = {
+        "zero_shot": answering(holdout.examples * limit),
+        "few_shot": answering(writing, demonstrations) + _choosing_shots(spec, validation, mean, read, write),
+        "retrieved": answering(writing, holdout.examples * demonstrations),
+        "optimised": spec.baseline.optimise.calls * ((mean + demonstrations) / read + limit / write),
+        "rag": answering(holdout.examples * limit, holdout.examples * spec.baseline.passages * PASSAGE_TOKENS),
+    }
     training = training_flops(size, method) * train.total * method.epochs / (gflops * 1e9 * EFFICIENCY["train"])
-    checks = lengths["validation"].total * (method.checks_per_epoch * method.epochs) / read
-    return {
+    checks = validation.total * (method.checks_per_epoch * method.epochs) / read
+    shares = spec.learning_curve.shares
+    seconds = {
         "model": START_UP_S["model"],
         "tokens": START_UP_S["tokens"],
-        "baselines": START_UP_S["baselines"] + sum(rungs[name] for name in spec.baseline.ladder),
         "train": START_UP_S["train"] + training + checks,
-        "evaluate": START_UP_S["evaluate"] + answering(holdout.targets),
+        "evaluate": START_UP_S["evaluate"] + answering(writing),
         "report": START_UP_S["report"],
     }
+    if all(rung in rungs for rung in spec.baseline.ladder):  # how fast a larger model answers is not known here
+        seconds["baselines"] = START_UP_S["baselines"] + sum(rungs[rung] for rung in spec.baseline.ladder)
+    if spec.general.suite != "none" and not spec.general.lm_eval:
+        seconds["forgetting"] = START_UP_S["evaluate"] + 2 * SUITE_TOKENS / read
+    if shares:
+        seconds["learn"] = sum(START_UP_S["train"] + share * training + checks for share in shares)
+    return seconds
+
+
+def _choosing_shots(spec: RunSpec, validation: Lengths, mean: float, read: float, write: float) -> float:
+    """Return the seconds of answering validation questions once for each number of demonstrations that is tried."""
+    tried = [1 << power for power in range(spec.baseline.shots.bit_length())] if spec.baseline.choose_on else []
+    share = min(spec.baseline.choose_on, validation.examples) / max(validation.examples, 1)
+    return sum(shots * mean / read + share * (validation.prompts / read + validation.targets / write) for shots in tried)
 
 
 def answer_limit(spec: RunSpec, train: Lengths) -> int:
