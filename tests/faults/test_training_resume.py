@@ -48,10 +48,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, out: Path, report: Report = no_report, method: Method = METHOD) -> dict[str, Any]:
+def run(folder: Path, out: Path, report: Report = no_report, method: Method = METHOD, keep: int = 1) -> dict[str, Any]:
     """Train, or go on training, into ``out``."""
     out.mkdir(exist_ok=True)
-    return train(folder / "train.jsonl", folder / "validation.jsonl", folder / "model", Task(), method, out, report=report)
+    return train(folder / "train.jsonl", folder / "validation.jsonl", folder / "model", Task(), method, out, report=report, keep=keep)
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -73,10 +73,10 @@ def crash_at(step: int) -> Report:
     return report
 
 
-def crash(folder: Path, out: Path, step: int, method: Method = METHOD) -> None:
+def crash(folder: Path, out: Path, step: int, method: Method = METHOD, keep: int = 1) -> None:
     """Train until the crash, which must happen."""
     with pytest.raises(CrashError):
-        run(folder, out, crash_at(step), method)
+        run(folder, out, crash_at(step), method, keep)
 
 
 @pytest.mark.parametrize("step", [1, EVERY, EVERY + 2, STEPS])
@@ -146,6 +146,19 @@ def test_a_damaged_checkpoint_is_passed_over(folder: Path, tmp_path: Path, damag
     run(folder, tmp_path)
     assert f"checkpoint-{2 * EVERY} is damaged" in caplog.text
     assert files(tmp_path) == files(folder / "undisturbed")
+
+
+@pytest.mark.parametrize("damaged", [2 * EVERY, 3 * EVERY])
+def test_further_checkpoints_survive_a_crash_and_damage(folder: Path, tmp_path: Path, damaged: int) -> None:
+    """Those kept beside the best are needed at the end, too: a damaged one is trained again, to the bit."""
+    run(folder, tmp_path / "undisturbed", keep=3)
+    crash(folder, tmp_path / "out", 3 * EVERY + 1, keep=3)
+    flip_a_bit(tmp_path / f"out/checkpoints/checkpoint-{damaged}")
+    done: list[int] = []
+    figures = run(folder, tmp_path / "out", lambda progress: done.append(progress.done), keep=3)
+    assert len(figures["further_steps"]) == 2
+    assert done[0] == damaged - EVERY
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
 
 
 def test_without_any_whole_checkpoint_training_starts_anew(folder: Path, tmp_path: Path) -> None:

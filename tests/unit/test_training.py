@@ -6,11 +6,12 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from fixtures_models import make_model, write_examples
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prooftune.errors import DataError, EnvironmentLacks, SpecError
@@ -18,7 +19,9 @@ from prooftune.models.loading import load_base, load_candidate, load_tokenizer
 from prooftune.spec import Method, Task, Tracking
 from prooftune.training import sft
 from prooftune.training.batches import plan_schedule
+from prooftune.training.checkpoints import best_checkpoints, prune
 from prooftune.training.encoding import Encoded, encode, with_system
+from prooftune.training.overfitting import overfitting
 from prooftune.training.sft import train
 from prooftune.training.trainer import Setting, build_trainer, supervised_nll
 from prooftune.types import Example, Progress, no_report
@@ -157,12 +160,11 @@ def test_one_times_eight_is_eight_times_one(folder: Path, tmp_path: Path, monkey
     assert_close(adapter_one, adapter_eight, rtol=1e-3, atol=1e-4)
 
 
-def test_the_validation_loss_is_the_mean_over_tokens(folder: Path, trained: tuple[Path, dict[str, Any], list[Progress]]) -> None:
-    """Recomputed by hand, row by row, with the adapter that was kept: also proof that it is the best check's."""
+def loss_of(folder: Path, weights: Path) -> float:
+    """The validation loss of what training wrote, row by row and token by token."""
     import torch
 
-    out, figures, _ = trained
-    model = load_candidate(folder / "model", out / "adapter", device="cpu")
+    model = load_candidate(folder / "model", weights, device="cpu")
     total = count = 0.0
     for row in encoded(folder, "validation"):
         with torch.no_grad():
@@ -170,7 +172,13 @@ def test_the_validation_loss_is_the_mean_over_tokens(folder: Path, trained: tupl
         for at in range(row.prompt_tokens, len(row.input_ids)):
             total -= float(log_probs[at - 1, row.input_ids[at]])
             count += 1
-    assert figures["validation_loss"] == pytest.approx(total / count, rel=1e-5)
+    return total / count
+
+
+def test_the_validation_loss_is_the_mean_over_tokens(folder: Path, trained: tuple[Path, dict[str, Any], list[Progress]]) -> None:
+    """Recomputed by hand, row by row, with the adapter that was kept: also proof that it is the best check's."""
+    out, figures, _ = trained
+    assert figures["validation_loss"] == pytest.approx(loss_of(folder, out / "adapter"), rel=1e-5)
     assert figures["validation_loss"] == min(row["validation_loss"] for row in rows(out / "log.jsonl") if row["validation_loss"])
 
 
@@ -266,7 +274,78 @@ def test_early_stopping_keeps_the_best_check(folder: Path, tmp_path: Path) -> No
     figures = run(tmp_path, tmp_path / "out", METHOD.model_copy(update={"kind": "full", "epochs": 20.0, "early_stopping": 2}))
     checks = {row["step"]: row["validation_loss"] for row in rows(tmp_path / "out/log.jsonl") if row["validation_loss"] is not None}
     assert figures["stopped_early"]
-    assert figures["best_step"] == min(checks, key=lambda step: checks[step]) == sorted(checks)[-3]
+    best, _, last = sorted(checks)[-3:]
+    assert figures["best_step"] == min(checks, key=lambda step: checks[step]) == best
+    assert figures["overfitting"]["overfit_from_step"] == best
+    assert figures["overfitting"]["epochs_past_minimum"] == pytest.approx((last - best) * 8 / 29, abs=1e-5)
+    assert figures["overfitting"]["rise"] == checks[last] - checks[best] > 0
+    assert figures["overfitting"]["loss_at_end"] == checks[last]
+
+
+@given(st.lists(st.none() | st.floats(min_value=0, max_value=9), min_size=1, max_size=12).filter(lambda losses: set(losses) != {None}))
+def test_overfitting_is_what_lies_past_the_first_minimum(losses: list[float | None]) -> None:
+    """There is some exactly where the last check is worse than the best one, and its figures come from those two rows."""
+    log = [{"step": at, "epoch": at / 4, "validation_loss": loss} for at, loss in enumerate(losses, start=1)]
+    checks = [loss for loss in losses if loss is not None]
+    found = overfitting(log)
+    assert (found is None) == (checks[-1] == min(checks))
+    if found is not None:
+        assert found["overfit_from_step"] == losses.index(min(checks)) + 1 == 4 * found["overfit_from_epoch"]
+        assert found["loss_at_end"] - found["rise"] == pytest.approx(min(checks))
+        assert found["epochs_past_minimum"] > 0
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_further_checkpoints_are_the_next_best_ones(folder: Path, tmp_path: Path, kind: str) -> None:
+    """They load without a tokenizer, have the validation loss of their step, and leave the best one's bytes as they are."""
+    method = METHOD.model_copy(update={"kind": kind, "epochs": 3.0, "learning_rate": 3e-2})
+    figures = run(folder, tmp_path / "three", method, keep=3)
+    checks = {row["step"]: row["validation_loss"] for row in rows(tmp_path / "three/log.jsonl") if row["validation_loss"] is not None}
+    ranked = sorted(checks, key=lambda step: (checks[step], step))
+    assert len(checks) > 3
+    assert [figures["best_step"], *figures["further_steps"]] == ranked[:3]
+    assert {path.name for path in (tmp_path / "three/further").iterdir()} == {str(step) for step in ranked[1:3]}
+    for step in figures["further_steps"]:
+        kept = tmp_path / f"three/further/{step}"
+        assert loss_of(folder, kept) == pytest.approx(checks[step], rel=1e-5)
+        assert not list(kept.glob("*token*"))
+        assert all(str(tmp_path) not in path.read_text() for path in kept.glob("*.json"))
+    assert run(folder, tmp_path / "one", method)["further_steps"] == []
+    best = "model/model" if kind == "full" else "adapter/adapter_model"
+    assert (tmp_path / f"one/{best}.safetensors").read_bytes() == (tmp_path / f"three/{best}.safetensors").read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(min_value=0, max_value=9), min_size=1, max_size=9), st.integers(min_value=1, max_value=4))
+def test_pruning_keeps_what_resuming_and_the_end_need(losses: list[int], keep: int) -> None:
+    """After every check: the two newest checkpoints and the best ones known to either are there, and at most ``keep`` + 2 in all."""
+    with TemporaryDirectory() as name:
+        checkpoints = Path(name)
+        history: list[dict[str, float]] = []
+        for step, loss in enumerate(losses, start=1):
+            history.append({"step": step, "eval_loss": loss})
+            best = min(history, key=lambda row: row["eval_loss"])["step"]
+            (checkpoints / f"checkpoint-{step}").mkdir()
+            (checkpoints / f"checkpoint-{step}/trainer_state.json").write_text(
+                json.dumps({"best_global_step": best, "log_history": history})
+            )
+            prune(checkpoints, keep)
+            left = set(checkpoints.iterdir())
+            for newest in (checkpoints / f"checkpoint-{at}" for at in (step, step - 1) if at):
+                assert {newest, *best_checkpoints(newest, keep)} <= left
+            assert len(left) <= keep + 2
+        ranked = sorted(range(1, len(losses) + 1), key=lambda step: (losses[step - 1], step))
+        assert [path.name for path in best_checkpoints(checkpoints / f"checkpoint-{len(losses)}", keep)] == [
+            f"checkpoint-{step}" for step in ranked[:keep]
+        ]
+
+
+def test_a_training_shorter_than_a_check_is_checked_at_its_end(folder: Path, tmp_path: Path) -> None:
+    """Without a check there would be no best weights to keep."""
+    figures = run(folder, tmp_path / "out", METHOD.model_copy(update={"epochs": 0.25, "checks_per_epoch": 1}))
+    assert figures["best_step"] == figures["steps"] == 1
+    assert figures["overfitting"] is None
+    assert figures["validation_loss"] == pytest.approx(loss_of(folder, tmp_path / "out/adapter"), rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_stops_the_training(folder: Path, tmp_path: Path) -> None:

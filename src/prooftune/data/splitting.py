@@ -85,6 +85,12 @@ def verify_seal(holdout: Path, sha256: str) -> None:
         )
 
 
+def in_spread_order(rows: Sequence[Example], split: Split) -> list[tuple[Example, ...]]:
+    """Return the units of the examples in an order of which every beginning holds each stratum in proportion."""
+    _, units = _units(sorted(rows, key=_by_id), split)
+    return [unit.examples for unit in _spread(units, split.seed)]
+
+
 def _by_id(row: Example) -> tuple[str, str]:
     return row.id, row.source
 

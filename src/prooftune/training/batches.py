@@ -53,7 +53,7 @@ def plan_schedule(
     return Schedule(
         order=[index for batch in batches for index in sorted(batch, key=lambda i: (-lengths[i], i))],
         steps=len(batches),
-        check_every=max(1, math.ceil(len(lengths) / batch_size / checks_per_epoch)),
+        check_every=min(len(batches), math.ceil(len(lengths) / batch_size / checks_per_epoch)),  # at least one check: it picks the weights
         per_device=per_device,
         accumulation=batch_size // per_device,
     )

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,37 @@ def write_manifest(checkpoint: Path) -> None:
     unfinished.replace(checkpoint / MANIFEST)
 
 
-def newest_intact(checkpoints: Path) -> Path | None:
-    """Return the newest checkpoint whose files, and those of the best one it refers to, match their manifests; None = start anew.
+def newest_intact(checkpoints: Path, keep: int = 1) -> Path | None:
+    """Return the newest checkpoint whose files, and those of the ``keep`` best ones known to it, match their manifests; None = start anew.
 
     Broken checkpoints are removed with a warning, and so are the ones newer than the one returned: training writes them again.
     """
-    newest_first = sorted(checkpoints.glob("checkpoint-*"), key=_step, reverse=True)
+    newest_first = _newest_first(checkpoints)
     intact = {checkpoint.name for checkpoint in newest_first if _is_intact(checkpoint)}
     for checkpoint in newest_first:
-        if checkpoint.name in intact and best_checkpoint(checkpoint).name in intact:
+        if checkpoint.name in intact and all(best.name in intact for best in best_checkpoints(checkpoint, keep)):
             return checkpoint
         logger.warning("checkpoint %s is damaged, incomplete or lacks its best checkpoint; using an older one", checkpoint.name)
         shutil.rmtree(checkpoint)
     return None
 
 
-def best_checkpoint(checkpoint: Path) -> Path:
-    """Return the checkpoint with the lowest validation loss that was known when ``checkpoint`` was written."""
-    return checkpoint.parent / f"checkpoint-{read_state(checkpoint)['best_global_step']}"
+def best_checkpoints(checkpoint: Path, keep: int) -> list[Path]:
+    """Return at most ``keep`` checkpoints, lowest validation loss first, of those that were known when ``checkpoint`` was written."""
+    return [checkpoint.parent / f"checkpoint-{step}" for step in _best_steps(read_state(checkpoint), keep)]
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Remove all checkpoints but the two newest and the ``keep`` best ones known to either.
+
+    If the newest is damaged, resuming from the one before costs the steps of one check, and misses none of the best.
+    """
+    newest_first = _newest_first(checkpoints)
+    newest = newest_first[:2]
+    needed = {*newest, *(best for checkpoint in newest for best in best_checkpoints(checkpoint, keep))}
+    for checkpoint in newest_first:
+        if checkpoint not in needed:
+            shutil.rmtree(checkpoint)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -72,6 +86,18 @@ def _digests(checkpoint: Path) -> dict[str, str]:
     return digests
 
 
-def _step(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a checkpoint was written; -1 for a folder that is not named like one."""
     number = checkpoint.name.removeprefix("checkpoint-")
     return int(number) if number.isdecimal() else -1
+
+
+def _newest_first(checkpoints: Path) -> list[Path]:
+    return sorted(checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
+
+
+def _best_steps(state: Mapping[str, Any], keep: int) -> list[int]:
+    """Return steps by validation loss, of equal ones the earlier first: so the trainer chooses its best one, too."""
+    best = int(state["best_global_step"])
+    checks = [(row["eval_loss"], row["step"]) for row in state.get("log_history", []) if "eval_loss" in row]
+    return [best, *(step for _, step in sorted(checks) if step != best)][:keep]

@@ -17,8 +17,9 @@ from prooftune.errors import DataError, EnvironmentLacks
 from prooftune.models.loading import load_base, load_tokenizer, pick_device
 from prooftune.spec import Method, Task, Tracking
 from prooftune.training.batches import Schedule, plan_schedule
-from prooftune.training.checkpoints import best_checkpoint, newest_intact, read_state
+from prooftune.training.checkpoints import best_checkpoints, newest_intact, read_state, step_of
 from prooftune.training.encoding import Encoded
+from prooftune.training.overfitting import best_check, overfitting
 from prooftune.training.trainer import Setting, build_trainer
 from prooftune.types import Progress, Report, no_report
 
@@ -44,16 +45,18 @@ def train(
     trust_remote_code: bool = False,
     tracking: Tracking = Tracking(),  # noqa: B008 - frozen
     report: Report = no_report,
+    keep: int = 1,
 ) -> dict[str, object]:
-    """Train on one split, check the loss on another, and keep the weights of the best check.
+    """Train on one split, check the loss on another, and keep the weights of the ``keep`` best checks.
 
-    Writes ``adapter/`` (for ``full``: ``model/``) with tokenizer and chat template, ``log.jsonl`` and ``training.json``. After a kill, the
-    same call with the same ``out`` goes on from the newest intact checkpoint there and ends, on CPU and with as many threads, with the
-    same bytes as an undisturbed training. ``model_name`` is what the adapter calls its base model; null = the folder's name.
+    Writes ``adapter/`` (for ``full``: ``model/``) with tokenizer and chat template for the best check, ``further/STEP/`` with the weights
+    alone for the next best ones, ``log.jsonl`` and ``training.json``. After a kill, the same call with the same ``out`` goes on from the
+    newest intact checkpoint there and ends, on CPU and with as many threads, with the same bytes as an undisturbed training.
+    ``model_name`` is what the adapter calls its base model; null = the folder's name.
 
     Returns:
-        Figures: steps, losses (nats per supervised token), tokens, parameters, device; ``tokens_per_second`` of this call, None where all
-        was done before.
+        Figures: steps, losses (nats per supervised token), tokens, parameters, device, what was overfitted, ``further_steps`` from better
+        to worse; ``tokens_per_second`` of this call, None where all was done before.
 
     Raises:
         DataError: a split is empty, or the chat template cannot render an example.
@@ -68,10 +71,10 @@ def train(
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
     examples = _encode(train, tokenizer, task, method)
     checks = sorted(_encode(validation, tokenizer, task, method), key=lambda row: -len(row.input_ids))
-    setting = Setting(out / "checkpoints", pick_device(), trackers, report)
+    setting = Setting(out / "checkpoints", pick_device(), trackers, report, keep)
     schedule = _schedule(examples, method, setting.device)
     stream = [examples[index] for index in schedule.order]
-    resume = newest_intact(setting.checkpoints)
+    resume = newest_intact(setting.checkpoints, keep)
     done_before = 0 if resume is None else int(read_state(resume)["global_step"])
     report(Progress(done=done_before, total=schedule.steps, unit="steps", text="loading the model"))
     model = load_base(model_folder, kind=method.kind, device=setting.device, trust_remote_code=trust_remote_code)
@@ -83,8 +86,9 @@ def train(
     seconds = time.monotonic() - started
     last = setting.checkpoints / f"checkpoint-{trainer.state.global_step or done_before}"
     log = _log(read_state(last), stream, method.batch_size, len(examples))
-    figures = _figures(log, read_state(last), schedule, trainer, stream, method)
-    _write_outputs(out, best_checkpoint(last), tokenizer, method, model_name or model_folder.name, log)
+    kept = best_checkpoints(last, keep)
+    figures = _figures(log, schedule, trainer, stream, method) | {"further_steps": [step_of(checkpoint) for checkpoint in kept[1:]]}
+    _write_outputs(out, kept, tokenizer, method, model_name or model_folder.name, log)
     _finish(out, figures)
     trained_now = sum(len(row.input_ids) for row in stream[done_before * method.batch_size : len(log) * method.batch_size])
     return {**figures, "tokens_per_second": round(trained_now / seconds, 1) if trained_now else None}
@@ -144,21 +148,23 @@ def _log(state: Mapping[str, Any], stream: Sequence[Encoded], batch_size: int, e
 
 def _figures(
     log: Sequence[Mapping[str, Any]],
-    state: Mapping[str, Any],
     schedule: Schedule,
     trainer: SFTTrainer,
     stream: Sequence[Encoded],
     method: Method,
 ) -> dict[str, object]:
+    best = best_check(log)
     recent = log[-schedule.check_every :]
     trained = stream[: len(log) * method.batch_size]
     return {
         "steps": len(log),
         "planned_steps": schedule.steps,
-        "best_step": state["best_global_step"],
+        "best_step": best["step"],
+        "best_epoch": best["epoch"],
         "stopped_early": len(log) < schedule.steps,
         "train_loss": sum(row["loss"] for row in recent) / len(recent),
-        "validation_loss": state["best_metric"],
+        "validation_loss": best["validation_loss"],
+        "overfitting": overfitting(log),
         "trained_tokens": log[-1]["tokens"],
         "supervised_tokens": sum(sum(row.supervised) for row in trained),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
@@ -169,17 +175,26 @@ def _figures(
 
 
 def _write_outputs(
-    out: Path, best: Path, tokenizer: PreTrainedTokenizerBase, method: Method, model_name: str, log: Sequence[Mapping[str, Any]]
+    out: Path, kept: Sequence[Path], tokenizer: PreTrainedTokenizerBase, method: Method, model_name: str, log: Sequence[Mapping[str, Any]]
 ) -> None:
-    folder = out / ("model" if method.kind == "full" else "adapter")
-    shutil.rmtree(folder, ignore_errors=True)  # left by an attempt that was killed while it wrote
-    folder.mkdir()
-    for path in sorted([*best.glob("*.safetensors*"), *best.glob("*config.json")]):
-        shutil.copyfile(path, folder / path.name)
+    best, further = out / ("model" if method.kind == "full" else "adapter"), out / "further"
+    for folder in (best, further):
+        shutil.rmtree(folder, ignore_errors=True)  # left by an attempt that was killed while it wrote
+    _copy_weights(kept[0], best, model_name)
+    tokenizer.save_pretrained(best)
+    for checkpoint in kept[1:]:
+        _copy_weights(checkpoint, further / str(step_of(checkpoint)), model_name)
+    (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+
+
+def _copy_weights(checkpoint: Path, folder: Path, model_name: str) -> None:
+    """Copy what a candidate is loaded from, without the tokenizer."""
+    folder.mkdir(parents=True)
+    for path in sorted([*checkpoint.glob("*.safetensors*"), *checkpoint.glob("*config.json")]):
+        if path.name != "tokenizer_config.json":
+            shutil.copyfile(path, folder / path.name)
     if (settings := folder / "adapter_config.json").is_file():
         _name_base(settings, model_name)
-    tokenizer.save_pretrained(folder)
-    (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
 
 
 def _name_base(adapter_config: Path, model_name: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prooftune.errors import Problem, SpecError
 from prooftune.spec import Method
 from prooftune.training.batches import Schedule
-from prooftune.training.checkpoints import write_manifest
+from prooftune.training.checkpoints import prune, write_manifest
 from prooftune.training.encoding import Encoded
 from prooftune.types import Progress, Report
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-CHECKPOINTS_KEPT = 3
-"""The best, the newest and one more, so that a damaged one costs the steps of one check."""
 IGNORED = -100
 """Label of a token whose loss does not count; the value is PyTorch's."""
 
@@ -41,6 +39,8 @@ class Setting:
     trackers: tuple[str, ...]
     """``mlflow``, ``wandb`` or none."""
     report: Report
+    keep: int = 1
+    """Checkpoints to keep, the best by validation loss, beside those for resuming."""
 
 
 def build_trainer(
@@ -59,7 +59,7 @@ def build_trainer(
     """
     from transformers import EarlyStoppingCallback, PrinterCallback
 
-    callbacks = [_watch(setting.report)]
+    callbacks = [_watch(setting)]
     if method.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=method.early_stopping))
     trainer = _trainer_class(checks)(
@@ -179,7 +179,6 @@ def _arguments(method: Method, schedule: Schedule, setting: Setting) -> SFTConfi
         save_strategy="steps",
         eval_steps=schedule.check_every,
         save_steps=schedule.check_every,
-        save_total_limit=CHECKPOINTS_KEPT,
         restore_callback_states_from_checkpoint=True,  # early stopping's count of checks without a gain
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
@@ -196,11 +195,11 @@ def _arguments(method: Method, schedule: Schedule, setting: Setting) -> SFTConfi
     )
 
 
-def _watch(report: Report) -> TrainerCallback:
+def _watch(setting: Setting) -> TrainerCallback:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]
-        """Reports every step, stops at a loss that is no number, and seals each checkpoint with its manifest."""
+        """Reports every step, stops at a loss that is no number, seals each checkpoint with its manifest and removes old ones."""
 
         validation = ""
 
@@ -213,10 +212,12 @@ def _watch(report: Report) -> TrainerCallback:
                 self.validation = f", validation {logs['eval_loss']:.3f}"
                 logger.info("step %d of %d%s", state.global_step, state.max_steps, self.validation)
             if "loss" in logs:
-                report(Progress(done=state.global_step, total=state.max_steps, unit="steps", text=f"loss {loss:.3f}{self.validation}"))
+                text = f"loss {loss:.3f}{self.validation}"
+                setting.report(Progress(done=state.global_step, total=state.max_steps, unit="steps", text=text))
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            write_manifest(setting.checkpoints / f"checkpoint-{state.global_step}")
+            prune(setting.checkpoints, setting.keep)
 
     return Watch()
 
