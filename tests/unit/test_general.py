@@ -1,0 +1,124 @@
+"""Forgetting: the general suite is well formed, likelihoods are the model's own, and before and after are compared in pairs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from prooftune.errors import DataError, EnvironmentLacks
+from prooftune.evaluation.general import Answers, Question, Text, compare_suite, load_questions, load_texts, measure_forgetting
+from prooftune.evaluation.likelihood import choice_scores, text_losses
+from prooftune.evidence import Forgetting
+from prooftune.models.loading import load_base, load_tokenizer
+from prooftune.spec import General
+
+QUESTIONS = ["red road", "amber bridge in the morning fog", "green"]
+CHOICES = [["stop", "wait now", "go"], ["go", "stop", "wait by the river"], ["old mill", "go", "wait"]]
+
+
+def test_the_shipped_suite_is_well_formed() -> None:
+    """Every question has four different choices, no position is favoured, and nothing occurs twice."""
+    questions, texts = load_questions(), load_texts()
+    assert len(questions) >= 100
+    assert len(texts) >= 20
+    assert all(len(set(question.choices)) == 4 and 0 <= question.answer < 4 for question in questions)
+    assert len({question.question for question in questions}) == len(questions)
+    assert len({text.text for text in texts}) == len(texts)
+    assert max(Counter(question.answer for question in questions).values()) < 0.4 * len(questions)
+
+
+def test_choices_are_scored_as_if_each_stood_alone(tiny_model: Path) -> None:
+    """Batches, padding and the copied cache change nothing about a choice's log-likelihood per character."""
+    import torch
+
+    model, tokenizer = load_base(tiny_model, device="cpu"), load_tokenizer(tiny_model)
+    found = choice_scores(model, tokenizer, QUESTIONS, CHOICES)
+    for question, choices, scores in zip(QUESTIONS, CHOICES, found, strict=True):
+        prompt = tokenizer(f"Question: {question}\nAnswer:")["input_ids"]
+        for choice, score in zip(choices, scores, strict=True):
+            answer = tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]
+            with torch.inference_mode():
+                logits = torch.log_softmax(model(torch.tensor([prompt + answer])).logits[0], dim=-1)
+            alone = sum(float(logits[len(prompt) + at - 1, token]) for at, token in enumerate(answer))
+            assert score == pytest.approx(alone / len(choice), abs=1e-5)
+
+
+def test_a_texts_loss_is_the_models_own(tiny_model: Path) -> None:
+    """The summed loss over tokens is what the model itself computes for labels."""
+    import torch
+
+    model, tokenizer = load_base(tiny_model, device="cpu"), load_tokenizer(tiny_model)
+    texts = ["road bridge tram", "the old mill by the river in the winter snow", "red stop"]
+    for text, (loss, tokens) in zip(texts, text_losses(model, tokenizer, texts), strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        with torch.inference_mode():
+            own = float(model(ids, labels=ids).loss)
+        assert tokens == ids.shape[1] - 1
+        assert loss / tokens == pytest.approx(own, rel=1e-4)
+
+
+def test_changes_are_paired_and_negative_is_worse() -> None:
+    """Lost answers are a negative change of accuracy, a higher loss a negative change of perplexity, relative to before."""
+    questions = [Question("a", str(at), ("x", "y"), 0) for at in range(40)]
+    texts = [Text("b", str(at)) for at in range(12)]
+    before = Answers(tuple(at % 4 != 0 for at in range(40)), tuple((20.0 + at, 10) for at in range(12)))
+    after = Answers(tuple(at % 2 != 0 for at in range(40)), tuple((loss + 1.0, tokens) for loss, tokens in before.losses))
+    parts = {part.name: part for part in compare_suite(questions, texts, before, after)}
+    assert list(parts)[:2] == ["multiple choice", "perplexity"]
+    accuracy, perplexity = parts["multiple choice"], parts["perplexity"]
+    assert (accuracy.before, accuracy.after, accuracy.change, accuracy.n) == (0.75, 0.5, -0.25, 40)
+    assert accuracy.ci_high is not None
+    assert accuracy.ci_high < 0
+    assert perplexity.change == pytest.approx(-(math.exp(0.1) - 1))
+    assert perplexity.ci_low == pytest.approx(perplexity.change)
+
+
+def test_an_adapter_that_changes_nothing_forgets_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    """A fresh LoRA adapter is the identity, so every part is as before, and the files say so item by item."""
+    from peft import LoraConfig, get_peft_model
+
+    adapter, out = tmp_path / "adapter", tmp_path / "out"
+    out.mkdir()
+    get_peft_model(load_base(tiny_model, device="cpu"), LoraConfig(r=2, target_modules="all-linear")).save_pretrained(adapter)
+    figures = measure_forgetting(tiny_model, adapter, General(), out)
+    forgetting = Forgetting.model_validate_json((out / "forgetting.json").read_text())
+    assert [part.change for part in forgetting.parts] == pytest.approx([0.0] * len(forgetting.parts))
+    assert len(figures["parts"]) == len(forgetting.parts)
+    items = [json.loads(line) for line in (out / "general.jsonl").read_text().splitlines()]
+    assert len(items) == len(load_questions()) + len(load_texts())
+    assert all(item["before"] == item["after"] for item in items)
+
+
+def test_wanting_lm_eval_without_it_says_what_to_install(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the tasks and the package."""
+    from prooftune.evaluation import harness
+
+    monkeypatch.setattr(harness, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentLacks, match=r"arc_easy.*lm-eval"):
+        harness.run_tasks(None, None, General(lm_eval=("arc_easy",)))  # type: ignore[arg-type]
+
+
+def test_own_lm_eval_tasks_are_run_item_by_item(tiny_model: Path, tmp_path: Path) -> None:
+    """A task of one's own, read from a local file, gives one right or wrong an item; an unknown name is refused."""
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed; the extra lm-eval has it")
+    from prooftune.evaluation.harness import run_tasks
+
+    rows = [{"question": "red", "choices": ["stop", "wait", "go"], "gold": at % 3} for at in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "colours.yaml").write_text(
+        "task: colours\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{question}}'\ndoc_to_choice: '{{choices}}'\n"
+        "doc_to_target: gold\nmetric_list: [{metric: acc}]\n"
+    )
+    model, tokenizer = load_base(tiny_model, device="cpu"), load_tokenizer(tiny_model)
+    options = General(lm_eval=("colours",), lm_eval_folder=str(tmp_path))
+    values = run_tasks(model, tokenizer, options)["colours"]
+    assert sorted(set(values)) == [0.0, 1.0]
+    assert sum(values) == 2
+    with pytest.raises(DataError, match="no_such_task"):
+        run_tasks(model, tokenizer, options.model_copy(update={"lm_eval": ("no_such_task",)}))
