@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prooftune.storage.manifest import list_runs, read_manifest
-from prooftune.storage.objects import NoSuchObject, ObjectStore
+from prooftune.storage.manifest import find_run
+from prooftune.storage.objects import ObjectStore
 from prooftune.types import Decision, Evaluation, RunResult, StageTime
 
 
@@ -20,10 +19,7 @@ def read_result(store: ObjectStore, run_id: str) -> RunResult:
         InvalidKey: the id is not fit to be one.
         IntegrityError: the manifest is damaged.
     """
-    try:
-        manifest = read_manifest(store, run_id)
-    except NoSuchObject:
-        raise NoSuchObject(f"{store.uri} holds no run {run_id!r}{_nearest(store, run_id)}") from None
+    manifest = find_run(store, run_id)
     facts: Mapping[str, Any] = manifest.facts
     decision = Decision.model_validate(facts["decision"])
     return RunResult(
@@ -52,15 +48,6 @@ def result_json(result: RunResult) -> dict[str, Any]:
 def _metrics_of(result: RunResult, name: str | None) -> dict[str, float] | None:
     found = [evaluation for evaluation in result.evaluations if evaluation.name == name]
     return {metric.name: metric.value for metric in found[0].metrics.values()} if found else None
-
-
-def _nearest(store: ObjectStore, run_id: str) -> str:
-    """What there is instead, as the end of a message."""
-    runs = list(list_runs(store))
-    if not runs:
-        return ", and no other; `prooftune run SPEC` makes one, and --store names another store"
-    near = difflib.get_close_matches(run_id, runs, n=5, cutoff=0.3) or runs[-5:]
-    return f"; there are {len(runs)}, such as {', '.join(near)}"
 
 
 def _address(store_uri: str, key: str) -> str:

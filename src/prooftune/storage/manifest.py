@@ -6,6 +6,7 @@ the same run at once therefore cannot mix their files, and what a registry point
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import re
@@ -93,6 +94,18 @@ def read_manifest(store: ObjectStore, run_id: str) -> Manifest:
     return manifest
 
 
+def find_run(store: ObjectStore, run_id: str) -> Manifest:
+    """The manifest of a published run, asked for by a person: an unknown id is answered with those that are like it.
+
+    Raises:
+        NoSuchObject, InvalidKey, IntegrityError: as ``read_manifest``.
+    """
+    try:
+        return read_manifest(store, run_id)
+    except NoSuchObject:
+        raise NoSuchObject(f"{store.uri} holds no run {run_id!r}{_instead(store, run_id)}") from None
+
+
 def verify_manifest(store: ObjectStore, run_id: str) -> list[Problem]:
     """Read every file of a published run and list those that are missing or differ from the manifest. Raises like ``read_manifest``."""
     problems = []
@@ -122,3 +135,12 @@ def _manifest_key(run_id: str) -> str:
     if not _RUN_ID.fullmatch(run_id):
         raise InvalidKey(f"{run_id[:120]!r} cannot be a run id: at most 100 letters, digits and . _ -, the first a letter, digit or _")
     return f"runs/{run_id}/manifest.json"
+
+
+def _instead(store: ObjectStore, run_id: str) -> str:
+    """What there is instead, as the end of a message."""
+    runs = list(list_runs(store))
+    if not runs:
+        return ", and no other; `prooftune run SPEC` makes one, and --store names another store"
+    near = difflib.get_close_matches(run_id, runs, n=5, cutoff=0.3) or runs[-5:]
+    return f"; there are {len(runs)}, such as {', '.join(near)}"

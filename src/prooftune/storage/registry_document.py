@@ -1,0 +1,149 @@
+"""The registry's document: what it holds, and how it is read and changed by compare-and-swap."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError, model_validator
+
+from prooftune.errors import IntegrityError, TransientError
+from prooftune.spec import Name
+from prooftune.storage.objects import AlreadyThere, InvalidKey, NoSuchObject, ObjectStore, VersionChanged
+from prooftune.types import ArtifactRef, Decision, Frozen
+
+FOLDER = "registry/"
+GATE = "gate"
+"""Who changes the champion where no person does."""
+_ATTEMPTS = 100
+"""Each lost race means that another process has won one, so this many processes may register at once."""
+_LONGEST_PAUSE = 0.5
+
+
+class Registration(Frozen):
+    """One run that reached a verdict."""
+
+    run_id: str
+    manifest: ArtifactRef
+    decision: Decision
+    registered_at: str
+    """UTC, ISO 8601. For people: the order of the history is the order of registration, whatever clocks say."""
+    champion_before: str | None
+    """Run id of the champion when this run was registered."""
+
+
+class Change(Frozen):
+    """One change of the champion."""
+
+    action: Literal["register", "promote", "rollback"]
+    champion_before: str | None
+    champion: str
+    at: str
+    """UTC, ISO 8601. For people: the order of the changes is the order in which they were made, whatever clocks say."""
+    by: str
+    """Who; ``gate`` for a run that the gate promoted."""
+    reason: str
+    forced: bool = False
+    """Whether the run was promoted against its verdict."""
+
+
+class Registry(Frozen):
+    """The runs of one task and which of them is in use."""
+
+    task: str
+    champion: str | None = None
+    """Run id of the run in use."""
+    challenger: str | None = None
+    """Run id of the newest run that was inconclusive while the champion was in use: more held-out examples may settle it."""
+    history: tuple[Registration, ...] = ()
+    """Every registered run, oldest first; nothing is ever removed."""
+    changes: tuple[Change, ...] = ()
+    """Every change of the champion, oldest first; nothing is ever removed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_documents_imply_their_changes(cls, document: Any) -> Any:
+        """Read a document written before changes were kept: each promotion in its history was one."""
+        if not isinstance(document, dict) or "changes" in document:
+            return document
+        entries = TypeAdapter(tuple[Registration, ...]).validate_python(document.get("history", ()))
+        return document | {"changes": [promoted_by_gate(entry).model_dump() for entry in entries if entry.decision.verdict == "promote"]}
+
+    @model_validator(mode="after")
+    def _champion_follows_from_the_changes(self) -> Self:
+        line = champions_in_line(self.changes)
+        if self.champion != (line[-1] if line else None):
+            raise ValueError(f"the champion is {self.champion}, the changes end with {line[-1:]}")
+        return self
+
+
+def champions_in_line(changes: Sequence[Change]) -> list[str]:
+    """Return the champions whose promotion is not undone, oldest first; the last one is in use."""
+    line: list[str] = []
+    for change in changes:
+        if change.action == "rollback":
+            del line[-1:]
+        else:
+            line.append(change.champion)
+    return line
+
+
+def promoted_by_gate(entry: Registration) -> Change:
+    """Return the change that registering a promoted run is."""
+    return Change(
+        action="register",
+        champion_before=entry.champion_before,
+        champion=entry.run_id,
+        at=entry.registered_at,
+        by=GATE,
+        reason="the gate's verdict is promote",
+    )
+
+
+def change_registry(store: ObjectStore, task: str, change: Callable[[Registry], Registry]) -> Registry:
+    """Read, change and write until no other process came between; return the registry as it then is.
+
+    Raises:
+        TransientError: other processes kept changing the registry, or the store's answer got lost.
+        IntegrityError: the registry is damaged.
+    """
+    for attempt in range(_ATTEMPTS):
+        before, version = read_document(store, task)
+        after = change(before)
+        if after == before:
+            return before
+        data = (after.model_dump_json(indent=2) + "\n").encode()
+        try:
+            store.put(key_of(task), data, if_absent=version is None, if_match=version)
+        except (AlreadyThere, VersionChanged):
+            # Jitter parts the processes that collided.
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.01 * 2**attempt)))  # noqa: S311 - no secret depends on it
+        else:
+            return after
+    raise TransientError(f"the registry of {task} in {store.uri} was changed by others {_ATTEMPTS} times in a row; try again")
+
+
+def read_document(store: ObjectStore, task: str) -> tuple[Registry, str | None]:
+    """Return the registry of a task and its version; that of an unknown task is empty and has none. Raises IntegrityError."""
+    # The version is taken before the content: should it change in between, the swap fails instead of losing the change.
+    version = store.version(key_of(task))
+    if version is None:
+        return Registry(task=task), None
+    try:
+        return Registry.model_validate_json(store.get(key_of(task))), version
+    except NoSuchObject:
+        return Registry(task=task), None
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{store.uri}: {key_of(task)} is not a registry ({error.error_count()} problems); restore it from a copy"
+        ) from None
+
+
+def key_of(task: str) -> str:
+    """Return the key of a task's registry. Raises InvalidKey for what the spec would not allow as a name."""
+    try:
+        return f"{FOLDER}{TypeAdapter(Name).validate_python(task)}.json"
+    except ValidationError:
+        raise InvalidKey(f"{task[:80]!r} cannot be a task's name: lower case letters, digits and dashes, at most 63") from None

@@ -1,0 +1,76 @@
+"""Whether the summaries of the general suite and of the judge follow from the single answers that are published with them."""
+
+from __future__ import annotations
+
+from prooftune.evaluation.comparison import pair_up
+from prooftune.evaluation.general import Answers, Question, Text, compare_suite
+from prooftune.evaluation.judge import ANSWERS, JudgedPair, identical, summarise, verdict_on
+from prooftune.evidence import Forgetting, JudgeReport, JudgeVerdict
+from prooftune.spec import RunSpec
+from prooftune.types import Frozen, Prediction
+from prooftune.verification.audit import Audit
+
+ROUNDED = 1e-3
+"""The suite's losses are published to six decimals: that may move an interval, and a p-value by a few of its draws."""
+_NOT_PUBLISHED = {"kappa", "kappa_n", "cost_usd"}
+"""Of the judge's report: the human labels and the price list are not part of the run."""
+
+
+class Item(Frozen):
+    """A line of ``general.jsonl``: a question with whether it was answered rightly, or a text with its loss in nats."""
+
+    topic: str
+    before: bool | float
+    after: bool | float
+    question: str | None = None
+    choices: tuple[str, ...] = ()
+    answer: int = 0
+    text: str = ""
+    tokens: int = 0
+
+
+def check_forgetting(audit: Audit) -> None:
+    """Summarise the general suite again from its items."""
+    found = audit.document("forgetting.json", Forgetting)
+    items = audit.rows("general.jsonl", Item) if found is not None else None
+    if found is None or items is None:
+        return
+    asked, read = [one for one in items if one.question is not None], [one for one in items if one.question is None]
+    questions = [Question(one.topic, one.question or "", one.choices, one.answer) for one in asked]
+    texts = [Text(one.topic, one.text) for one in read]
+    before, after = (
+        Answers(tuple(bool(getattr(one, side)) for one in asked), tuple((float(getattr(one, side)), one.tokens) for one in read))
+        for side in ("before", "after")
+    )
+    expected = [part.model_dump(mode="json") for part in compare_suite(questions, texts, before, after)]
+    written = [part.model_dump(mode="json") for part in found.parts if not part.name.startswith("lm-eval")]
+    audit.same("comparisons", "forgetting.json", "parts", written, expected, ROUNDED)
+
+
+def check_judge(audit: Audit, spec: RunSpec, answered: dict[str, list[Prediction]]) -> None:
+    """Read the judge's answers again and count its verdicts; each pair that it was to judge has one, and only equal answers need none."""
+    found = audit.document("judge.json", JudgeReport)
+    if found is None:
+        return
+    verdicts, said = audit.rows("judge.jsonl", JudgeVerdict), audit.rows(ANSWERS, JudgedPair)
+    if verdicts is None or said is None:
+        return
+    if lost_side := [name for name in (found.baseline, "candidate") if name not in answered]:
+        audit.note("judge.json", "baseline", f"{lost_side[0]}, whose answers are not published", "a contestant of the run")
+        return
+    judged = {row.example_id: row for row in said}
+    pairs = {pair[0].example_id: pair for pair in pair_up(found.baseline, answered[found.baseline], answered["candidate"])}
+    asked = sorted(pairs)[: spec.judge.max_pairs]
+    audit.same("answers", "judge.jsonl", "the pairs", [verdict.example_id for verdict in verdicts], asked)
+    if lost := [one for one in asked if one not in judged and not identical(pairs[one])]:
+        audit.note(ANSWERS, "answers on different answers", f"none on {', '.join(lost[:3])}", "one on each")
+    again = [verdict_on(example_id, judged.get(example_id)) for example_id in asked]
+    audit.same("answers", "judge.jsonl", "", [v.model_dump(mode="json") for v in verdicts], [v.model_dump(mode="json") for v in again])
+    expected = summarise(spec.judge, found.baseline, again, {}, said)
+    audit.same(
+        "comparisons",
+        "judge.json",
+        "",
+        found.model_dump(mode="json", exclude=_NOT_PUBLISHED),
+        expected.model_dump(mode="json", exclude=_NOT_PUBLISHED),
+    )
