@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from html.parser import HTMLParser
 
 from prooftune.report.view import Histogram, RunView
 from prooftune.spec import parse_spec
@@ -19,6 +20,10 @@ ACCURACY: dict[Verdict, dict[str, float]] = {
 DESCRIPTIONS = {
     "zero_shot": "system message and the ticket",
     "few_shot": "system message, 8 demonstrations from the training split, and the ticket",
+    "retrieved": "system message, the 8 nearest training examples, and the ticket",
+    "optimised": "the best of 24 instructions, 4 demonstrations, and the ticket",
+    "larger_model": "the few-shot prompt, answered by a larger model",
+    "rag": "system message, 3 passages of the handbook, and the ticket",
     "candidate": "system message and the ticket, adapter of step 180",
 }
 TICKETS = [
@@ -35,11 +40,45 @@ FIELDS = {
 }
 HOSTILE = "<script>alert('x')</script> \u202ereversed\u202c \x00 & \"quoted\" | `tick` \ud800 [EMAIL]"
 
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: the elements with their attributes, and the text outside style sheets."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.css: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        (self.css if self.open[-1:] == ["style"] else self.texts).append(data)
+
+    @property
+    def text(self) -> str:
+        """All text, white space folded."""
+        return " ".join(" ".join(self.texts).split())
+
 
 def make_view(verdict: Verdict = "promote", hostile: str = "") -> RunView:
     """Return the view of a run that ended in ``verdict``; ``hostile`` stands wherever data or a model can put text."""
     names = list(ACCURACY[verdict])
-    predictions = {name: _predictions(name, share, hostile) for name, share in ACCURACY[verdict].items()}
+    predictions = {name: predicted(name, share, hostile) for name, share in ACCURACY[verdict].items()}
     trained = "candidate" in names
     return RunView(
         run_id="support-triage-20261122-9f3a1c",
@@ -47,7 +86,7 @@ def make_view(verdict: Verdict = "promote", hostile: str = "") -> RunView:
             {"name": "support-triage", "data": {"source": "/data/tickets.jsonl"}, "task": {"system": f"Answer with JSON.{hostile}"}}
         ),
         decision=_decision(verdict, predictions),
-        evaluations=tuple(_evaluation(name, predictions[name]) for name in names),
+        evaluations=tuple(measured(name, predictions[name]) for name in names),
         predictions=predictions,
         findings=_findings(hostile),
         figures=_figures(trained),
@@ -68,13 +107,13 @@ def make_empty_view() -> RunView:
 
 
 def _decision(verdict: Verdict, predictions: dict[str, tuple[Prediction, ...]]) -> Decision:
-    before = _value(predictions["few_shot"])
+    before = value_of(predictions["few_shot"])
     if verdict == "do_not_fine_tune":
         reason = f"The baseline few_shot reaches exact_match {before:.3f} (n = {N - 1}) without training: prompting is enough."
         return Decision(
             verdict=verdict, reasons=(reason,), metric="exact_match", baseline="few_shot", baseline_value=before, n=N - 1, unscored=1
         )
-    after = _value(predictions["candidate"])
+    after = value_of(predictions["candidate"])
     why = {
         "promote": "The gain over few_shot, the best baseline, is significant and at least the 2 required.",
         "keep_baseline": "The candidate is significantly worse than few_shot, the best baseline.",
@@ -98,12 +137,14 @@ def _decision(verdict: Verdict, predictions: dict[str, tuple[Prediction, ...]]) 
     )
 
 
-def _value(predictions: tuple[Prediction, ...]) -> float:
+def value_of(predictions: tuple[Prediction, ...]) -> float:
+    """Return the exact match of a contestant's predictions."""
     scored = [score for p in predictions if (score := p.scores["exact_match"]) is not None]
     return sum(scored) / len(scored)
 
 
-def _predictions(name: str, share: float, hostile: str) -> tuple[Prediction, ...]:
+def predicted(name: str, share: float, hostile: str) -> tuple[Prediction, ...]:
+    """Return a contestant's predictions, of which about ``share`` are right."""
     luck = random.Random(name)
     rows = []
     for index in range(N):
@@ -119,7 +160,7 @@ def _predictions(name: str, share: float, hostile: str) -> tuple[Prediction, ...
                 prompt=TICKETS[index % len(TICKETS)] + hostile,
                 target=json.dumps(target),
                 answer=answer + hostile,
-                prompt_tokens=700 if name == "few_shot" else 92,
+                prompt_tokens=92 if name in ("zero_shot", "candidate") else 700,
                 answer_tokens=tokens,
                 finished=tokens < 120,
                 latency_s=(0.9 if name == "few_shot" else 0.3) + tokens * 0.011 * luck.uniform(0.9, 1.4),
@@ -129,16 +170,17 @@ def _predictions(name: str, share: float, hostile: str) -> tuple[Prediction, ...
     return tuple(rows)
 
 
-def _evaluation(name: str, predictions: tuple[Prediction, ...]) -> Evaluation:
+def measured(name: str, predictions: tuple[Prediction, ...]) -> Evaluation:
+    """Return the evaluation of a contestant's predictions."""
     tokens, seconds = sorted(p.answer_tokens for p in predictions), sorted(p.latency_s for p in predictions)
     middle, high = N // 2, int(N * 0.95)
     return Evaluation(
         name=name,
         description=DESCRIPTIONS[name],
         metrics={
-            "exact_match": _metric("exact_match", _value(predictions), N - 1),
+            "exact_match": _metric("exact_match", value_of(predictions), N - 1),
             "json_valid": _metric("json_valid", sum(p.answer.startswith("{") for p in predictions) / N, N),
-            "json_field_accuracy": _metric("json_field_accuracy", _value(predictions) ** 0.4, N),
+            "json_field_accuracy": _metric("json_field_accuracy", value_of(predictions) ** 0.4, N),
         },
         answer_tokens_mean=sum(tokens) / N,
         answer_tokens_p50=tokens[middle],

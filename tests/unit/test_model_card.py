@@ -9,8 +9,9 @@ import yaml
 
 from prooftune.report.model_card import DEMO_HUB_ID, model_card
 from prooftune.report.view import RunView
-from prooftune.report.wording import headline
+from prooftune.report.wording import headline, name_of
 from prooftune.types import Verdict
+from tests.fixtures_evidence import make_full_view
 from tests.fixtures_report import HOSTILE, TICKETS, make_empty_view, make_view
 
 VERDICTS = get_args(Verdict)
@@ -58,12 +59,28 @@ def test_the_card_tells_what_the_report_tells(verdict: Verdict) -> None:
     assert verdict.replace("_", "-") in str(front_matter(card)["tags"])
     for evaluation in view.evaluations:
         for metric in evaluation.metrics.values():
-            assert f"{metric.value:.3f} ({metric.ci_low:.3f} to {metric.ci_high:.3f}; n = {metric.n}" in card
+            assert f"{metric.value:.3f} ({metric.ci_low:.3f} to {metric.ci_high:.3f})" in card
+            assert f" {name_of(metric.name)}, n = {metric.n}" in card
     assert "- counts · train: 430\n" in card
     for code, action, count in view.finding_counts:
         assert f"| {code} | {action} | {count} |\n" in card
     assert ("model-index" in front_matter(card)) == (view.candidate is not None)
     assert ("## How to use" in card) == (view.candidate is not None)
+
+
+def test_the_card_of_a_full_run_says_what_it_is_bad_at() -> None:
+    """Intended use, slices, forgetting, clusters of failures and the judge stand in the card, and metrics carry their interval in words."""
+    view = make_full_view()
+    card = model_card(view)
+    limits = card[card.index("## Limitations") : card.index("## Environmental impact")]
+    worst = min(view.slices, key=lambda part: part.candidate)
+    assert f"Where {worst.column} is {worst.value}: exact match {worst.candidate:.3f}" in limits
+    assert "Forgetting, multiple choice: language: 0.610 → 0.560 (\N{MINUS SIGN}5.0 points of accuracy, n = 30)." in limits
+    assert "Failures around “refund, invoice”: 12, 27.3 % of all." in limits
+    assert "beyond them and the general suite." in limits
+    assert "## Intended use" in card
+    assert "prefers the candidate in 67.0 % of the pairs" in card
+    assert "exact match (95 % interval 0.671 to 0.811, n = 159)" in card
 
 
 def test_tables_have_one_width() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -17,52 +16,20 @@ from hypothesis import strategies as st
 
 from prooftune.errors import IntegrityError
 from prooftune.report import RunView, load_view, write_report
+from prooftune.report.changes import compare_answers
 from prooftune.report.plots import draw_plots
 from prooftune.report.svg import ROLES
 from prooftune.report.tables import stage_tables
 from prooftune.report.usage import load_snippet, recipes
-from prooftune.report.view import compare_answers
-from prooftune.report.wording import TITLES, duration, headline, number, points, visible, what_next
+from prooftune.report.wording import TITLES, duration, headline, name_of, number, points, visible, what_next
 from prooftune.spec import Store
 from prooftune.storage.manifest import publish
 from prooftune.storage.objects import open_store
 from prooftune.types import Finding, Verdict
-from tests.fixtures_report import HOSTILE, N, make_empty_view, make_view
+from tests.fixtures_report import HOSTILE, N, Page, make_empty_view, make_view
 
 VERDICTS = get_args(Verdict)
 LOADING = {"src", "srcset", "href", "data", "action", "formaction", "poster", "background", "ping"}
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-
-
-class Page(HTMLParser):
-    """What a browser would see: the elements with their attributes, and the text outside style sheets."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.css: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        (self.css if self.open[-1:] == ["style"] else self.texts).append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +68,7 @@ def test_every_verdict_renders_with_its_sentence_first(verdict: Verdict, written
     page = Page(read(written[verdict]))
     assert page.open == []
     assert f"{TITLES[verdict]} {headline(view)}" in page.text
-    assert page.text.index(headline(view)) < page.text.index("Side by side")
+    assert page.text.index(headline(view)) < page.text.index("The ladder")
     assert ("What to do instead" in page.text) == (verdict == "do_not_fine_tune")
     assert all(" ".join(step.split()) in page.text for step in what_next(view))
     assert ("Worst regressions" in page.text) == (view.candidate is not None)
@@ -111,7 +78,7 @@ def test_a_run_that_stopped_before_any_baseline_renders(tmp_path: Path) -> None:
     """A decision alone makes a page that says what to collect."""
     page = Page(write(make_empty_view(), tmp_path))
     assert "Collect at least 38 more training examples" in page.text
-    assert "Side by side" not in page.text
+    assert "Evidence" not in page.text
     assert list((tmp_path / "data").iterdir()) == []
 
 
@@ -171,7 +138,8 @@ def test_every_figure_shown_is_the_views(verdict: Verdict, written: dict[Verdict
     text = Page(read(written[verdict])).text
     for evaluation in view.evaluations:
         for metric in evaluation.metrics.values():
-            assert f"{metric.value:.3f} {metric.ci_low:.3f} to {metric.ci_high:.3f} n = {metric.n}" in text
+            assert f"{metric.value:.3f} {metric.ci_low:.3f} to {metric.ci_high:.3f}" in text
+            assert f"{name_of(metric.name)} n = {metric.n}" in text
         assert f"{evaluation.prompt_tokens_mean:,.1f}" in text
         for seconds in (evaluation.latency_p50_s, evaluation.latency_p95_s):
             assert duration(seconds) in text
@@ -209,7 +177,7 @@ def test_the_data_of_each_plot_is_the_views(written: dict[Verdict, Path]) -> Non
     assert [float(row["latency_s"]) for row in rows["latency_s"]] == [p.latency_s for ps in view.predictions.values() for p in ps]
     assert sum(int(row["count"]) for row in rows["tokens"]) == sum(sum(h.counts) for h in view.token_lengths.values())
     assert float(rows["difference"][0]["ci_low"]) == view.decision.ci_low
-    assert len(rows["metrics"]) == sum(len(evaluation.metrics) for evaluation in view.evaluations)
+    assert len(rows["ladder"]) == sum(len(evaluation.metrics) for evaluation in view.evaluations)
 
 
 def test_plots_take_every_colour_from_the_page() -> None:

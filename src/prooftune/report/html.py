@@ -10,14 +10,20 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prooftune.report import tables, wording
+from prooftune.report import money, tables, wording
+from prooftune.report.changes import Changes, compare_answers
 from prooftune.report.model_card import model_card
-from prooftune.report.plots import Plot, batches, csv_lines, draw_plots
+from prooftune.report.plots import Plot, csv_lines, draw_plots
+from prooftune.report.risks import risks
+from prooftune.report.summary import tiles
+from prooftune.report.technical_file import technical_file
 from prooftune.report.usage import recipes
-from prooftune.report.view import Changes, RunView, compare_answers
+from prooftune.report.view import RunView
 
 SHOWN_CHANGES: Final = 8
 """Regressions and improvements shown, each; the rest is counted."""
+SHOWN_CLUSTERS: Final = 5
+"""Clusters of failures shown at once; the others are folded."""
 SHOWN_FINDINGS: Final = 30
 """Findings shown at once; more are folded …"""
 LISTED_FINDINGS: Final = 1000
@@ -25,14 +31,15 @@ LISTED_FINDINGS: Final = 1000
 
 
 def write_report(view: RunView, out: Path) -> dict[str, object]:
-    """Write ``report.html``, ``model_card.md`` and ``data/<plot>.csv`` into ``out``, and return a few figures about them.
+    """Write ``report.html``, ``model_card.md``, ``technical_file.md`` and ``data/<plot>.csv`` into ``out``; return figures about them.
 
     The same view gives the same bytes.
     """
     plots, changes = draw_plots(view), compare_answers(view)
     page = render(view, plots, changes)
-    (out / "report.html").write_text(page, encoding="utf-8", newline="\n")
-    (out / "model_card.md").write_text(model_card(view), encoding="utf-8", newline="\n")
+    texts = {"report.html": page, "model_card.md": model_card(view), "technical_file.md": technical_file(view)}
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8", newline="\n")
     (out / "data").mkdir(exist_ok=True)
     for plot in plots.values():
         with (out / "data" / f"{plot.name}.csv").open("w", encoding="utf-8", newline="") as file:
@@ -49,6 +56,7 @@ def write_report(view: RunView, out: Path) -> dict[str, object]:
 def render(view: RunView, plots: dict[str, Plot], changes: Changes) -> str:
     """Return the page as text."""
     package = resources.files("prooftune.report") / "templates"
+    found = risks(view, changes)
     return (
         environment()
         .get_template("report.html.j2")
@@ -56,19 +64,35 @@ def render(view: RunView, plots: dict[str, Plot], changes: Changes) -> str:
             view=view,
             plots=plots,
             changes=changes,
+            risks=found,
+            tiles=tiles(view, found),
             title=wording.TITLES[view.decision.verdict],
             headline=wording.headline(view),
             what_next=wording.what_next(view),
-            quality=tables.quality_rows(view),
-            cost=tables.cost_rows(view),
-            batches=batches(view),
+            tables=_tables(view),
+            money_sentence=money.money_sentence(view),
+            assumptions=money.assumptions(view),
+            batches=wording.batches(view),
             training=tables.training_settings(view),
-            stages={stage: found for stage in view.figures if (found := tables.stage_tables(view, stage))},
+            stages={stage: shown for stage in view.figures if (shown := tables.stage_tables(view, stage))},
+            lineage=tables.lineage(view),
             recipes=recipes(view),
             css=Markup((package / "style.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
-            limits={"changes": SHOWN_CHANGES, "shown": SHOWN_FINDINGS, "listed": LISTED_FINDINGS},
+            limits={"changes": SHOWN_CHANGES, "shown": SHOWN_FINDINGS, "listed": LISTED_FINDINGS, "clusters": SHOWN_CLUSTERS},
         )
     )
+
+
+def _tables(view: RunView) -> dict[str, tables.Table]:
+    return {
+        "quality": tables.quality_table(view),
+        "effort": tables.effort_table(view),
+        "slices": tables.slice_table(view),
+        "champion": tables.champion_table(view),
+        "looks": tables.look_table(view),
+        "options": money.option_table(view),
+        "break_even": money.break_even_table(view),
+    }
 
 
 def environment() -> Environment:
@@ -81,8 +105,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    filters = (wording.name_of, wording.points, wording.p_value, wording.duration, wording.number)
-    made.filters.update({function.__name__: function for function in filters})
+    made.filters.update({function.__name__: function for function in wording.FILTERS})
     made.filters["svg"] = lambda plot: Markup(plot.svg)  # noqa: S704  # drawn by plots.py, which escapes
     return made
 

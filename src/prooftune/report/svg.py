@@ -10,7 +10,9 @@ from xml.etree import ElementTree
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROLES: Final = ("ink", "muted", "rule", "surface", "verdict", "zero_shot", "few_shot", "candidate", "train", "validation", "holdout")
+CONTESTANTS: Final = ("zero_shot", "few_shot", "retrieved", "optimised", "larger_model", "rag", "candidate")
+"""Each has a colour of its own, told apart by the colour-blind too."""
+ROLES: Final = ("ink", "muted", "rule", "surface", "verdict", *CONTESTANTS, "train", "validation", "holdout")
 """What a colour means; each is a CSS custom property of the page, so that a plot reads in light and in dark."""
 COLOUR: Final[Mapping[str, str]] = {role: f"#0a0b{index:02x}" for index, role in enumerate(ROLES)}
 """Stand-in colours that matplotlib draws with and that become ``var(--role)`` in the SVG."""
@@ -37,6 +39,7 @@ _STYLE: Final[dict[str, Any]] = {
     "xtick.labelsize": 12,
     "ytick.labelsize": 12,
     "axes.unicode_minus": True,
+    "text.parse_math": False,  # a dollar sign in the data is a dollar sign
 }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
+from prooftune.report.svg import CONTESTANTS
 from prooftune.report.view import RunView
-from prooftune.report.wording import duration, flatten, interval, name_of, number, split_order
+from prooftune.report.wording import duration, flatten, interval, name_of, number, p_value, percent, points, split_order
 from prooftune.types import Evaluation, SplitName
 
-CONTESTANTS: Final = ("zero_shot", "few_shot", "candidate")
 MOST_COLUMNS: Final = 4
 """More things than this stand one below the other."""
 
@@ -27,13 +27,13 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One measure, with a cell for each contestant."""
+class Table:
+    """Figures of things of one kind: a column for each measure, and a row of cells for each thing, by its name."""
 
-    name: str
-    cells: tuple[Cell, ...]
-    decides: bool = False
-    """Whether it is the metric that the gate decided on."""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    notes: tuple[str, ...] = ()
+    """What all cells of a column have in common, by column; empty = nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +56,82 @@ class StageTables:
         return bool(self.pairs or self.grids)
 
 
-def quality_rows(view: RunView) -> list[Row]:
-    """Return each metric, the deciding one first, and the share of answers that ended by themselves."""
-    names = dict.fromkeys([view.metric, *(name for evaluation in view.evaluations for name in evaluation.metrics)])
-    rows = [Row(name_of(name), tuple(_metric(evaluation, name) for evaluation in view.evaluations), name == view.metric) for name in names]
-    shares = [view.finished_share(evaluation.name) for evaluation in view.evaluations]
-    if any(share is not None for share in shares):
-        rows.append(Row("ended its turn", tuple(Cell("–" if share is None else f"{100 * share:.1f} %") for share in shares)))
-    return rows
+def quality_table(view: RunView) -> Table:
+    """Return every metric of every contestant, the deciding one first; counts that all share stand at the column's head."""
+    names = tuple(dict.fromkeys([view.metric, *(name for evaluation in view.evaluations for name in evaluation.metrics)]))
+    cells = {e.name: [_metric(e, name) for name in names] for e in view.evaluations}
+    counts = [{row[at].counts for row in cells.values()} for at in range(len(names))]
+    notes = tuple(found.pop() if len(found) == 1 else "" for found in counts)
+    rows = tuple(
+        (who, tuple(replace(cell, counts="") if note else cell for cell, note in zip(row, notes, strict=True)))
+        for who, row in cells.items()
+    )
+    return Table(tuple(name_of(name) for name in names), rows, notes)
 
 
-def cost_rows(view: RunView) -> list[Row]:
-    """Return what the answers cost: tokens in and out, seconds, throughput."""
+def effort_table(view: RunView) -> Table:
+    """Return what the answers took: tokens in and out, seconds, throughput; and the share of those that are none."""
     measures: dict[str, Callable[[Evaluation], str]] = {
+        "prompt tokens, mean": lambda e: f"{e.prompt_tokens_mean:,.1f}",
         "answer tokens, p50": lambda e: number(e.answer_tokens_p50),
         "answer tokens, p95": lambda e: number(e.answer_tokens_p95),
-        "prompt tokens, mean": lambda e: f"{e.prompt_tokens_mean:,.1f}",
         "latency, p50": lambda e: duration(e.latency_p50_s),
         "latency, p95": lambda e: duration(e.latency_p95_s),
         "generated tokens / s": lambda e: f"{e.tokens_per_second:,.1f}",
+        "ended its turn": lambda e: percent(view.finished_share(e.name)),
+        "refusals": lambda e: percent(e.refusals),
+        "empty": lambda e: percent(e.empty),
     }
-    return [Row(name, tuple(Cell(read(evaluation)) for evaluation in view.evaluations)) for name, read in measures.items()]
+    rows = tuple((e.name, tuple(Cell(read(e)) for read in measures.values())) for e in view.evaluations)
+    return Table(tuple(measures), rows)
+
+
+def slice_table(view: RunView) -> Table:
+    """Return every slice, those that fell most on top: the difference with its interval, and whether the gate guards it."""
+    columns = ("n", name_of(view.decision.baseline or "baseline"), "candidate", "difference, points", "guarded")
+    rows = tuple(
+        (
+            f"{part.column} = {part.value}",
+            (
+                Cell(number(part.n)),
+                Cell(f"{part.baseline:.3f}"),
+                Cell(f"{part.candidate:.3f}", f"{part.candidate_low:.3f} to {part.candidate_high:.3f}"),
+                Cell(points(part.difference), f"{points(part.ci_low)} to {points(part.ci_high)}"),
+                Cell(number(part.guarded)),
+            ),
+        )
+        for part in sorted(view.slices, key=lambda part: part.difference)
+    )
+    return Table(columns, rows)
+
+
+def champion_table(view: RunView) -> Table:
+    """Return the candidate against the champion in use, on the old and the new holdout."""
+    columns = ("champion", "candidate", "difference, points", "p-value", "n", "left out")
+    rivals = view.champion.rivals if view.champion else ()
+    rows = tuple(
+        (
+            f"{rival.holdout} holdout, {name_of(rival.metric)}",
+            (
+                Cell(f"{rival.champion_value:.3f}"),
+                Cell(f"{rival.candidate_value:.3f}"),
+                Cell(points(rival.difference), f"{points(rival.ci_low)} to {points(rival.ci_high)}"),
+                Cell(p_value(rival.p_value)),
+                Cell(number(rival.n)),
+                Cell(number(rival.seen)),
+            ),
+        )
+        for rival in rivals
+    )
+    return Table(columns, rows)
+
+
+def look_table(view: RunView) -> Table:
+    """Return the checkpoints that were tried on the holdout, with their scalar figures."""
+    found = [name for look in view.looks for name, value in look.items() if name != "look" and isinstance(value, str | int | float)]
+    names = tuple(dict.fromkeys(found))
+    rows = tuple((str(at), tuple(Cell(number(look.get(name))) for name in names)) for at, look in enumerate(view.looks, start=1))
+    return Table(tuple(name_of(name) for name in names), rows)
 
 
 def stage_tables(view: RunView, stage: str) -> StageTables:
@@ -84,6 +139,11 @@ def stage_tables(view: RunView, stage: str) -> StageTables:
     figures = view.figures.get(stage, {})
     grids, rest = _grids(name_of(stage), figures)
     return StageTables(tuple((name, number(value)) for name, value in flatten(rest)), tuple(grids))
+
+
+def lineage(view: RunView) -> list[tuple[str, str]]:
+    """Return what the result was made from, nested names joined."""
+    return [(name, number(value)) for name, value in flatten(view.lineage)]
 
 
 def training_settings(view: RunView) -> list[tuple[str, str]]:

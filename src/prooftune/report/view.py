@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from prooftune.data.lines import read_lines
 from prooftune.errors import IntegrityError
+from prooftune.evaluation.shots import ShotsChoice
+from prooftune.evidence import Advice, BreakEven, Champion, Costs, Curve, Failures, Forgetting, JudgeReport, JudgeVerdict, Option, Slice
+from prooftune.report.reading import (
+    Confusion,
+    Histogram,
+    Kind,
+    read_confusions,
+    read_list,
+    read_log,
+    read_looks,
+    read_model,
+    read_objects,
+    read_token_lengths,
+)
 from prooftune.spec import RunSpec
-from prooftune.types import Decision, Evaluation, Finding, Frozen, Prediction, SplitName
+from prooftune.types import Decision, Evaluation, Finding, Frozen, Prediction
 
 CANDIDATE = "candidate"
-Kind = TypeVar("Kind", bound=BaseModel)
-
-
-class Histogram(Frozen):
-    """Counts of integer lengths; bin ``i`` holds ``edges[i] ≤ length < edges[i + 1]``."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-    p50: float | None = None
-    p95: float | None = None
 
 
 class RunView(Frozen):
@@ -39,6 +39,24 @@ class RunView(Frozen):
     """The baseline rungs in ladder order, then the candidate, unless the run stopped before training."""
     predictions: dict[str, tuple[Prediction, ...]] = {}
     """By contestant."""
+    confusions: dict[str, tuple[Confusion, ...]] = {}
+    """By contestant, where the targets are labels."""
+    choices: dict[str, ShotsChoice] = {}
+    """By rung: how many demonstrations it shows, and why."""
+    slices: tuple[Slice, ...] = ()
+    forgetting: Forgetting | None = None
+    judge: JudgeReport | None = None
+    judged: dict[str, str] = {}
+    """By example: ``candidate``, ``baseline`` or ``tie``."""
+    champion: Champion | None = None
+    advice: Advice | None = None
+    costs: Costs | None = None
+    curve: Curve | None = None
+    failures: Failures | None = None
+    labelling: tuple[dict[str, Any], ...] = ()
+    """Rows of the labelling list for the next iteration."""
+    looks: tuple[dict[str, Any], ...] = ()
+    """Training's checkpoints that were tried on the holdout, in the order they were tried."""
     findings: tuple[Finding, ...] = ()
     figures: dict[str, dict[str, Any]] = {}
     """By stage, in the order of the stages."""
@@ -51,6 +69,8 @@ class RunView(Frozen):
     versions: dict[str, str] = {}
     digests: dict[str, str] = {}
     """SHA-256 by what it seals: the base model, and each published file by its name."""
+    lineage: dict[str, Any] = {}
+    """What the result was made from: nested names, with digests and versions as text."""
 
     @property
     def candidate(self) -> Evaluation | None:
@@ -70,7 +90,7 @@ class RunView(Frozen):
     @property
     def confidence(self) -> str:
         """Level of the difference's interval, in per cent, as in ``95``; each contestant's own intervals are always 95 %."""
-        return f"{100 * (1 - self.spec.gate.alpha):g}"
+        return f"{100 * (1 - (self.decision.alpha or self.spec.gate.alpha)):.4g}"
 
     @property
     def best_step(self) -> int | None:
@@ -87,56 +107,19 @@ class RunView(Frozen):
         counts = Counter((finding.code, finding.action) for finding in self.findings)
         return [(code, action, count) for (code, action), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
+    @property
+    def break_even(self) -> BreakEven | None:
+        """When tuning is paid back, for the first tuned option: the candidate of this run."""
+        return next(iter(self.costs.break_even), None) if self.costs else None
+
+    def option(self, name: str) -> Option | None:
+        """Return a way to serve the task by its name."""
+        return next((option for option in self.costs.options if option.name == name), None) if self.costs else None
+
     def finished_share(self, contestant: str) -> float | None:
         """Share of a contestant's answers that ended with its own end of turn, not at the token limit."""
         answers = self.predictions.get(contestant, ())
         return sum(answer.finished for answer in answers) / len(answers) if answers else None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One held-out example on which the best baseline and the candidate scored differently."""
-
-    baseline: Prediction
-    candidate: Prediction
-    difference: float
-    """Candidate's score minus the baseline's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """How the candidate's answers differ from the best baseline's, example by example."""
-
-    regressions: tuple[Change, ...]
-    """Worst first."""
-    improvements: tuple[Change, ...]
-    """Best first."""
-    both_right: int
-    """Same full score."""
-    same: int
-    """Same score below the full one."""
-    unscored: int
-
-
-def compare_answers(view: RunView) -> Changes:
-    """Pair the best baseline's answers with the candidate's and sort them by what changed, ties by example id."""
-    baseline = {prediction.example_id: prediction for prediction in view.predictions.get(view.decision.baseline or "", ())}
-    changes, both_right, same, unscored = [], 0, 0, 0
-    for after in view.predictions.get(CANDIDATE, ()):
-        before = baseline.get(after.example_id)
-        old, new = (None if answer is None else answer.scores.get(view.metric) for answer in (before, after))
-        if before is None or old is None or new is None:
-            unscored += 1
-        elif old != new:
-            changes.append(Change(before, after, new - old))
-        elif new == 1:
-            both_right += 1
-        else:
-            same += 1
-    changes.sort(key=lambda change: (-abs(change.difference), change.candidate.example_id))
-    worse = tuple(change for change in changes if change.difference < 0)
-    better = tuple(change for change in changes if change.difference > 0)
-    return Changes(worse, better, both_right, same, unscored)
 
 
 def load_view(
@@ -147,6 +130,7 @@ def load_view(
     seconds: Mapping[str, float],
     versions: Mapping[str, str] | None = None,
     digests: Mapping[str, str] | None = None,
+    lineage: Mapping[str, Any] | None = None,
 ) -> RunView:
     """Read a run's files into a view; ``files`` maps names such as ``decision.json`` or ``few_shot.predictions.jsonl`` to paths.
 
@@ -157,44 +141,44 @@ def load_view(
     """
     if "decision.json" not in files:
         raise IntegrityError(f"run {run_id} has no decision.json, so there is no verdict to report; run the gate first")
-    contestants = (*spec.baseline.ladder, CANDIDATE)
+    who = (*spec.baseline.ladder, CANDIDATE)
     return RunView(
         run_id=run_id,
         spec=spec,
-        decision=_read(files["decision.json"], Decision),
-        evaluations=tuple(_read(files[name], Evaluation) for who in contestants if (name := f"{who}.evaluation.json") in files),
-        predictions={
-            who: tuple(read_lines(files[name], Prediction)) for who in contestants if (name := f"{who}.predictions.jsonl") in files
-        },
+        decision=read_model(files["decision.json"], Decision),
+        evaluations=tuple(read_model(files[name], Evaluation) for each in who if (name := f"{each}.evaluation.json") in files),
+        predictions={each: tuple(read_lines(files[name], Prediction)) for each in who if (name := f"{each}.predictions.jsonl") in files},
+        confusions={each: read_confusions(files[name]) for each in who if (name := f"{each}.confusion.csv") in files},
+        choices={each: read_model(files[name], ShotsChoice) for each in who if (name := f"{each}.choice.json") in files},
         findings=tuple(read_lines(files["findings.jsonl"], Finding)) if "findings.jsonl" in files else (),
         figures={stage: dict(values) for stage, values in figures.items()},
-        loss=tuple(_log_rows(files["log.jsonl"])) if "log.jsonl" in files else (),
-        token_lengths=_token_lengths(figures.get("tokens", {})),
+        loss=tuple(read_log(files["log.jsonl"])) if "log.jsonl" in files else (),
+        token_lengths=read_token_lengths(figures.get("tokens", {})),
         seconds=dict(seconds),
         versions=dict(versions or {}),
         digests=dict(digests or {}),
+        lineage=dict(lineage or {}),
+        **_evidence(files),
     )
 
 
-def _read(path: Path, kind: type[Kind]) -> Kind:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        reason = error.errors(include_input=False, include_url=False)[0]["msg"]
-        raise IntegrityError(f"{path.name} holds no {kind.__name__} ({reason}), although a stage wrote it; run that stage again") from None
+def _evidence(files: Mapping[str, Path]) -> dict[str, Any]:
+    """Return what the decision rests on besides the answers, as far as the run has it."""
 
+    def one(name: str, kind: type[Kind]) -> Kind | None:
+        return read_model(files[name], kind) if name in files else None
 
-def _log_rows(path: Path) -> Iterator[dict[str, int | float | None]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise IntegrityError(f"{path.name}:{number} is not JSON ({error.msg}), although training wrote it; run train again") from None
-        if not isinstance(row, dict) or "step" not in row:
-            raise IntegrityError(f"{path.name}:{number} has no step, although training wrote it; run train again")
-        yield row
-
-
-def _token_lengths(figures: Mapping[str, Any]) -> dict[str, Histogram]:
-    found = {name: figures[name] for name in get_args(SplitName) if "histogram" in figures.get(name, {})}
-    return {name: Histogram(**split["histogram"], p50=split.get("p50"), p95=split.get("p95")) for name, split in found.items()}
+    verdicts = read_lines(files["judge.jsonl"], JudgeVerdict) if "judge.jsonl" in files else ()
+    return {
+        "slices": read_list(files["slices.json"], Slice) if "slices.json" in files else (),
+        "forgetting": one("forgetting.json", Forgetting),
+        "judge": one("judge.json", JudgeReport),
+        "judged": {verdict.example_id: verdict.outcome for verdict in verdicts if verdict.outcome is not None},
+        "champion": one("champion.json", Champion),
+        "advice": one("advice.json", Advice),
+        "costs": one("costs.json", Costs),
+        "curve": one("learning_curve.json", Curve),
+        "failures": one("failures.json", Failures),
+        "labelling": tuple(read_objects(files["labelling.jsonl"])) if "labelling.jsonl" in files else (),
+        "looks": tuple(read_looks(files["looks.json"])) if "looks.json" in files else (),
+    }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
-from prooftune.report.view import CANDIDATE, RunView
-from prooftune.types import Decision, Metric, SplitName, Verdict
+from prooftune.types import Evaluation, Metric, SplitName, Verdict
+
+if TYPE_CHECKING:
+    from prooftune.report.view import RunView
 
 TITLES: Final[dict[Verdict, str]] = {
     "promote": "Promote the candidate",
@@ -15,15 +17,18 @@ TITLES: Final[dict[Verdict, str]] = {
     "inconclusive": "Inconclusive",
     "do_not_fine_tune": "Do not fine-tune",
 }
-_NAMES: Final = {"zero_shot": "zero-shot", "few_shot": "few-shot", CANDIDATE: "candidate", "json_valid": "JSON valid", "rouge_l": "ROUGE-L"}
-_NAMES_OF_METRICS: Final = {"macro_f1": "macro F1", "json_field_accuracy": "JSON field accuracy"}
+_NAMES: Final = {
+    **{"zero_shot": "zero-shot", "few_shot": "few-shot", "retrieved": "retrieved few-shot", "optimised": "optimised prompt", "rag": "RAG"},
+    **{"lora": "LoRA", "qlora": "QLoRA", "full": "full training"},
+}
+_NAMES_OF_METRICS: Final = {"macro_f1": "macro F1", "json_valid": "JSON valid", "rouge_l": "ROUGE-L", "chrf": "chrF", "bleu": "BLEU"}
 _KEPT_CONTROLS: Final = "\n\t\u200c\u200d"
 """Line feed and tab lay text out; the two joiners are spelling in Persian and in emoji."""
 
 
 def name_of(name: str) -> str:
     """Return a contestant's, a metric's or a figure's name as prose: ``few_shot`` → ``few-shot``."""
-    return _NAMES.get(name) or _NAMES_OF_METRICS.get(name) or name.replace("_", " ")
+    return _NAMES.get(name) or _NAMES_OF_METRICS.get(name) or name.removeprefix("custom:").replace("_", " ").replace("json", "JSON")
 
 
 def visible(text: str) -> str:
@@ -39,15 +44,41 @@ def _is_hidden(char: str) -> bool:
     return char not in _KEPT_CONTROLS and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
+def capitalize_first(text: str) -> str:
+    """Return the text with a capital first letter and the rest as it is: ``JSON valid`` stays."""
+    return text[:1].upper() + text[1:]
+
+
 def points(share: float) -> str:
     """Return a difference in points with its sign, ``+27.6`` for 0.276."""
     text = f"{100 * share:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
+def percent(share: float | None) -> str:
+    """Return a share in per cent, ``12.4 %``; nothing is a dash, never 0."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
 def p_value(value: float) -> str:
     """Return ``p = 0.013``, or ``p < 0.0001``."""
     return f"p = {value:.2g}" if value >= 0.0001 else "p < 0.0001"
+
+
+def usd(amount: float) -> str:
+    """Return an amount of USD: cents from a dollar on, two significant digits below: ``$1,204.50``, ``$0.0083``, ``−$12``."""
+    sign, size = "\N{MINUS SIGN}" if amount < 0 else "", abs(amount)
+    if size >= 1000 or size == round(size):
+        return f"{sign}${size:,.0f}"
+    return f"{sign}${size:.2f}" if size >= 1 else f"{sign}${size:.2g}" if size >= 0.0001 else f"under {sign}$0.0001"
+
+
+def months(count: float) -> str:
+    """Return a span of months in the unit that reads best: ``3 days``, ``1.4 months``, ``2.5 years``."""
+    if count < 1:
+        days = max(round(count * 30.4), 1)
+        return f"{days} day{'s' if days > 1 else ''}"
+    return f"{count:.2g} months" if count < 24 else f"{count / 12:.3g} years"
 
 
 def duration(seconds: float) -> str:
@@ -75,6 +106,12 @@ def number(value: object) -> str:
     return str(value)
 
 
+def batches(view: RunView) -> str:
+    """Return how answers were timed: ``in batches of 32 on this machine``."""
+    sizes = sorted({evaluation.batch_size for evaluation in view.evaluations})
+    return f"in batches of {' or '.join(str(size) for size in sizes)} on this machine"
+
+
 def interval(metric: Metric) -> str:
     """Return a metric's interval, ``0.646 to 0.727``."""
     return f"{metric.ci_low:.3f} to {metric.ci_high:.3f}"
@@ -86,19 +123,37 @@ def headline(view: RunView) -> str:
     if decision.difference is None:
         return _without_candidate(view)
     baseline, gain = name_of(decision.baseline or "the baseline"), points(decision.difference).lstrip("+")
-    required = f"{100 * view.spec.gate.min_effect:g}"
+    beats = f"The fine-tuned candidate beats {baseline}, the best prompt, by {gain} points of {metric}"
     if decision.verdict == "promote":
-        return f"The fine-tuned candidate beats {baseline}, the best prompt, by {gain} points of {metric}."
+        return f"{beats}."
+    enough = decision.difference >= view.spec.gate.min_effect and (decision.p_value or 0) < view.spec.gate.alpha
+    wanting = [check.name for check in decision.checks if check.passed is (False if decision.verdict == "keep_baseline" else None)]
+    if enough and wanting:
+        return f"{beats}, but {'fails' if decision.verdict == 'keep_baseline' else 'does not settle'} {_listed(wanting)}."
     if decision.verdict == "inconclusive":
-        enough = f"; about {decision.n_needed:,} would" if decision.n_needed else ""
-        if decision.difference > 0 and decision.p_value is not None and decision.p_value < view.spec.gate.alpha:
-            open_question = f"the gain of {gain} points of {metric} over {baseline} is the {required} required"
-        else:
-            open_question = f"a difference of {points(decision.difference)} points of {metric} to {baseline} is real"
-        return f"{decision.n:,} held-out examples do not settle whether {open_question}{enough}."
+        return _inconclusive(view, baseline, gain)
     if decision.difference < 0:
         return f"The fine-tuned candidate is {gain[1:]} points of {metric} below {baseline}, the best prompt."
+    required = f"{100 * view.spec.gate.min_effect:g}"
     return f"The fine-tuned candidate gains {gain} points of {metric} over {baseline}; a new model must bring {required}."
+
+
+def _inconclusive(view: RunView, baseline: str, gain: str) -> str:
+    decision, metric = view.decision, name_of(view.metric)
+    enough = f"; about {decision.n_needed:,} would" if decision.n_needed else ""
+    if (decision.difference or 0) > 0 and decision.p_value is not None and decision.p_value < view.spec.gate.alpha:
+        required = f"{100 * view.spec.gate.min_effect:g}"
+        open_question = f"the gain of {gain} points of {metric} over {baseline} is the {required} required"
+    else:
+        open_question = f"a difference of {points(decision.difference or 0)} points of {metric} to {baseline} is real"
+    return f"{decision.n:,} held-out examples do not settle whether {open_question}{enough}."
+
+
+def _listed(names: list[str], shown: int = 2) -> str:
+    """Return ``a``, ``a and b`` or ``a, b and 3 more checks``."""
+    if len(names) > shown:
+        return f"{', '.join(names[:shown])} and {len(names) - shown} more check{'s' if len(names) - shown > 1 else ''}"
+    return " and ".join(names)
 
 
 def _without_candidate(view: RunView) -> str:
@@ -113,7 +168,7 @@ def _without_candidate(view: RunView) -> str:
 
 def what_next(view: RunView) -> list[str]:
     """Return what to do about the verdict, most useful first."""
-    decision: Decision = view.decision
+    decision = view.decision
     best = name_of(decision.baseline or "the best prompt")
     if decision.verdict == "promote":
         return [
@@ -122,7 +177,7 @@ def what_next(view: RunView) -> list[str]:
         ]
     if decision.verdict == "keep_baseline":
         return [
-            f"Keep prompting {view.spec.baseline.model or view.spec.backend.model} with {best}.",
+            f"Keep prompting {_prompted(view, view.baseline)} with {best}.",
             "Look at the regressions: they show what more or cleaner examples would have to teach.",
             "Another base model, more epochs or a lower learning rate is a new run of the same spec; the holdout stays the same.",
         ]
@@ -135,12 +190,20 @@ def what_next(view: RunView) -> list[str]:
     return list(_instead_of_training(view))
 
 
+def _prompted(view: RunView, contestant: Evaluation | None) -> str:
+    """Return which model a rung prompts, as the spec calls it."""
+    named = contestant.model if contestant is not None else ""
+    return named or view.spec.baseline.model or view.spec.backend.model
+
+
 def _instead_of_training(view: RunView) -> Iterator[str]:
     decision, counts = view.decision, view.figures.get("split", {}).get("counts", {})
-    model, target = view.spec.baseline.model or view.spec.backend.model, view.spec.task.target
+    target = view.spec.task.target
     reached = [e for e in view.evaluations if view.metric in e.metrics and e.metrics[view.metric].value >= target]
     for evaluation in reached:
-        yield f"Use the prompt: {name_of(evaluation.name)} on {model} ({evaluation.description})."
+        yield f"Use the prompt: {name_of(evaluation.name)} on {_prompted(view, evaluation)} ({evaluation.description})."
+    if not reached and view.advice is not None:
+        yield view.advice.why
     if reached:
         yield "If the target is too modest, raise task.target and run again."
     if isinstance(counts, Mapping) and (missing := view.spec.data.min_examples - int(counts.get("train", view.spec.data.min_examples))) > 0:
@@ -168,3 +231,7 @@ def flatten(figures: Mapping[str, object], prefix: str = "") -> Iterator[tuple[s
             yield name, value
         elif isinstance(value, list | tuple) and len(value) <= 12 and all(isinstance(item, str | int | float) for item in value):
             yield name, ", ".join(number(item) for item in value)
+
+
+FILTERS: Final = (name_of, capitalize_first, points, percent, p_value, usd, months, duration, number)
+"""What templates call by name."""

@@ -1,0 +1,81 @@
+"""The money of a run in tables and in one sentence."""
+
+from __future__ import annotations
+
+from prooftune.evidence import BreakEven
+from prooftune.report.tables import Cell, Table
+from prooftune.report.view import RunView
+from prooftune.report.wording import capitalize_first, duration, months, usd
+
+
+def option_table(view: RunView) -> Table:
+    """Return every way to serve the task with what it costs."""
+    columns = ("tuning, once", "hosting, a month", "per 1,000 requests", "prompt tokens", "answer tokens")
+    options = view.costs.options if view.costs else ()
+    rows = tuple(
+        (
+            option.name,
+            (
+                Cell(usd(option.tuning_usd) if option.tuned else "–"),
+                Cell(usd(option.hosting_usd_per_month)),
+                Cell(usd(option.usd_per_1000_requests)),
+                Cell(f"{option.prompt_tokens:,.1f}"),
+                Cell(f"{option.answer_tokens:,.1f}"),
+            ),
+        )
+        for option in options
+    )
+    return Table(columns, rows)
+
+
+def break_even_table(view: RunView) -> Table:
+    """Return when each tuned option is paid back."""
+    columns = ("saving, a request", "saving, a month", "paid back after")
+    found = view.costs.break_even if view.costs else ()
+    rows = tuple(
+        (
+            row.option,
+            (
+                Cell(usd(row.saving_usd_per_request)),
+                Cell("–" if row.saving_usd_per_month is None else usd(row.saving_usd_per_month)),
+                Cell(*_paid_back(row)),
+            ),
+        )
+        for row in found
+    )
+    return Table(columns, rows)
+
+
+def money_sentence(view: RunView) -> str:
+    """Return what tuning costs, saves and when it is paid back; empty without costs."""
+    if view.costs is None:
+        return ""
+    training = f"Training took {duration(3600 * view.costs.training_hours)} and costs {usd(view.costs.training_usd)}."
+    if (row := view.break_even) is None:
+        return training
+    saving = row.saving_usd_per_request
+    does = f"saves {usd(saving)} a request" if saving > 0 else f"costs {usd(-saving)} more a request"
+    compared = f"{capitalize_first(row.option)} {does}, corrections counted, against {row.against}"
+    if row.requests is None:
+        return f"{training} {compared}: tuning is not paid back{_at_volume(view)}."
+    volume = f", {months(row.months)}{_at_volume(view)}" if row.months is not None else ""
+    return f"{training} {compared}: paid back after {row.requests:,} requests{volume}."
+
+
+def _paid_back(row: BreakEven) -> tuple[str, str]:
+    if row.requests is None:
+        return "never", ""
+    return f"{row.requests:,} requests", "" if row.months is None else months(row.months)
+
+
+def _at_volume(view: RunView) -> str:
+    volume = view.costs.requests_per_month if view.costs else None
+    return f" at {volume:,} requests a month" if volume else ""
+
+
+def assumptions(view: RunView) -> list[str]:
+    """Return what the money rests on that was not measured, each said once."""
+    if view.costs is None:
+        return []
+    said = [f"{option.name}: {option.assumption}" for option in view.costs.options if option.assumption]
+    return [*dict.fromkeys([*said, *view.costs.warnings]), f"Prices are of {view.costs.priced_at}."]
