@@ -76,6 +76,8 @@ def _words(annotation: Any) -> str:
         return " or ".join(_words(part) for part in parts)
     if origin is tuple:
         return f"list of {_words(parts[0])}"
+    if get_origin(annotation) is dict:
+        return "mapping"
     return {str: "text", int: "integer", float: "number", bool: "`true` or `false`", NoneType: "null"}[annotation]
 
 

@@ -15,6 +15,10 @@ from flows.endings import Commands, answers
 
 SPEC = click.Path(path_type=Path)
 
+reason_option = click.option("--reason", required=True, help="Why, for those who read the history.")
+by_option = click.option("--by", default=None, metavar="NAME", help="Who changes the champion; default: you, as this machine knows you.")
+store_option = click.option("--store", default="./prooftune-store", show_default=True, help="Folder or s3://bucket/prefix.")
+endpoint_option = click.option("--endpoint-url", default=None, help="For S3-compatible servers.")
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a field of the spec: --set data.split.seed=3")
 
 
@@ -65,6 +69,37 @@ def plan(spec: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
 @main.command()
 @click.argument("spec", type=SPEC)
 @set_option
+@answers("counsel_screens.advice")
+def advise(spec: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Say whether to fine-tune at all, and how; run nothing.
+
+    From the data, its use, prices, and what the holdout could prove.
+    """
+    from flows.counsel import advise_on
+
+    return advise_on(spec, overrides)
+
+
+@main.command(name="break-even")
+@click.option("--tuning", type=click.FloatRange(min=0), required=True, metavar="USD", help="What tuning costs, once.")
+@click.option("--before", type=click.FloatRange(min=0), required=True, metavar="USD", help="A request now.")
+@click.option("--after", type=click.FloatRange(min=0), required=True, metavar="USD", help="A request to the tuned model.")
+@click.option("--requests-per-month", type=click.IntRange(min=0), default=None, metavar="N", help="Volume.")
+@click.option("--hosting", type=click.FloatRange(min=0), default=0.0, metavar="USD", help="Hosting the tuned model, a month.")
+@click.option("--work-saved", type=float, default=0.0, metavar="USD", help="Corrections that are no longer needed, a month.")
+@answers("counsel_screens.break_even")
+def break_even(
+    tuning: float, before: float, after: float, requests_per_month: int | None, hosting: float, work_saved: float
+) -> dict[str, Any]:
+    """Say after how many requests tuning is paid back."""
+    from flows.counsel import break_even as paid_back
+
+    return paid_back(requests_per_month, tuning, before, after, hosting, work_saved)
+
+
+@main.command()
+@click.argument("spec", type=SPEC)
+@set_option
 @click.option("--fresh", is_flag=True, help="Do every stage again, even where its result is in the store.")
 @answers("result", resumes=True)
 def run(spec: Path, overrides: tuple[str, ...], fresh: bool) -> dict[str, Any]:
@@ -93,8 +128,8 @@ def demo(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 @main.command()
 @click.argument("run_id", metavar="RUN", required=False)
-@click.option("--store", default="./prooftune-store", show_default=True, help="Folder or s3://bucket/prefix.")
-@click.option("--endpoint-url", default=None, help="For S3-compatible servers.")
+@store_option
+@endpoint_option
 @answers("result")
 def show(run_id: str | None, store: str, endpoint_url: str | None) -> dict[str, Any]:
     """Show the verdict of RUN, or list the runs."""
@@ -104,8 +139,66 @@ def show(run_id: str | None, store: str, endpoint_url: str | None) -> dict[str, 
 
 
 @main.command()
-@click.option("--store", default="./prooftune-store", show_default=True, help="Folder or s3://bucket/prefix.")
-@click.option("--endpoint-url", default=None, help="For S3-compatible servers.")
+@click.argument("run_id", metavar="RUN")
+@store_option
+@endpoint_option
+@answers("governance_screens.verification", exit_code=lambda answer: 0 if answer["matches"] else 1)
+def verify(run_id: str, store: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Compute every digest and figure of RUN again.
+
+    From its published artifacts: exit 0 where all match, 1 with a list of what does not.
+    """
+    from flows.governance import verify_published
+
+    return verify_published(run_id, store, endpoint_url)
+
+
+@main.command()
+@click.argument("task")
+@click.argument("run_id", metavar="RUN")
+@reason_option
+@by_option
+@click.option("--force", is_flag=True, help="Although RUN's verdict is not promote; the history says so.")
+@store_option
+@endpoint_option
+@answers("governance_screens.change")
+def promote(task: str, run_id: str, reason: str, by: str | None, force: bool, store: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Make RUN the champion of TASK."""
+    from flows.governance import promote_run
+
+    return promote_run(task, run_id, reason, by, force, store, endpoint_url)
+
+
+@main.command()
+@click.argument("task")
+@reason_option
+@by_option
+@click.option("--from", "champion", default=None, metavar="RUN", help="Only if RUN is still the champion.")
+@store_option
+@endpoint_option
+@answers("governance_screens.change")
+def rollback(task: str, reason: str, by: str | None, champion: str | None, store: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Put TASK's champion before the present one back in use."""
+    from flows.governance import roll_back
+
+    return roll_back(task, reason, by, champion, store, endpoint_url)
+
+
+@main.command()
+@click.argument("task")
+@store_option
+@endpoint_option
+@answers("governance_screens.history")
+def history(task: str, store: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Show TASK's champion and how it came to be."""
+    from flows.governance import show_history
+
+    return show_history(task, store, endpoint_url)
+
+
+@main.command()
+@store_option
+@endpoint_option
 @answers("examination", exit_code=lambda answer: 3 if answer["failed"] else 0)
 def doctor(store: str, endpoint_url: str | None) -> dict[str, Any]:
     """Say what this machine can do.

@@ -8,11 +8,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from prooftune.errors import DataError, EnvironmentLacks, Problem, SpecError
 from prooftune.spec import RunSpec, load_spec
 from prooftune.types import SplitName
+
+if TYPE_CHECKING:
+    from flows.rehearsal import Rehearsal
 
 SPEC, TICKETS = "spec.yaml", "tickets.jsonl"
 SAMPLE = "support-triage"
@@ -115,6 +118,18 @@ def estimate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         StoreUnavailable, TransientError: the source is in a bucket or hub that refuses or cannot be reached.
     """
     from flows.planning import plan
+
+    with rehearsed(path, overrides) as (spec, found, splits):
+        return {"spec": str(path), **plan(spec, found, splits), "warnings": _too_little(spec, found.figures["split"])}
+
+
+@contextmanager
+def rehearsed(path: Path, overrides: Sequence[str]) -> Iterator[tuple[RunSpec, Rehearsal, dict[SplitName, Path]]]:
+    """Give a spec, what its data stages found, and its splits, which are gone afterwards.
+
+    Raises:
+        SpecError, DataError: a run would not get as far as training.
+    """
     from flows.rehearsal import rehearse
 
     spec = load_spec(path, overrides)
@@ -125,8 +140,7 @@ def estimate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 Problem(finding.where, finding.reason, finding.code) for finding in found.findings if finding.action == "dropped"
             )
             raise DataError("; ".join(error.message.rstrip(":") for error in found.refusals), problems)
-        splits = {name: folder / "split" / f"{name}.jsonl" for name in get_args(SplitName)}
-        return {"spec": str(path), **plan(spec, found, splits), "warnings": _too_little(spec, found.figures["split"])}
+        yield spec, found, {name: folder / "split" / f"{name}.jsonl" for name in get_args(SplitName)}
 
 
 def show_run(run_id: str | None, store_uri: str, endpoint_url: str | None = None) -> dict[str, Any]:

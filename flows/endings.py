@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import wraps
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -38,8 +39,9 @@ class Failure:
 def answers(
     render: str, *, exit_code: Callable[[Answer], int] = lambda answer: 0, resumes: bool = False
 ) -> Callable[[Command], Callable[..., None]]:
-    """Make a click command of a function that returns JSON: print it, or render it for people with ``flows.terminal.<render>``.
+    """Make a click command of a function that returns JSON: print it, or render it for people.
 
+    ``render`` names the screen: a function of ``flows.terminal``, or ``module.function`` of another module of ``flows``.
     ``exit_code`` is of an answer that says that something is wrong. A command that ``resumes`` says so when it is interrupted.
     What libraries print while it works goes to stderr.
     """
@@ -120,9 +122,8 @@ def _show(answer: Answer, render: str, as_json: bool) -> None:
     if as_json:
         _print_json(answer)
     else:
-        import flows.terminal
-
-        getattr(flows.terminal, render)(answer)
+        module, _, screen = render.rpartition(".")
+        getattr(import_module(f"flows.{module or 'terminal'}"), screen)(answer)
 
 
 def _fail(failure: Failure, as_json: bool) -> NoReturn:

@@ -27,6 +27,13 @@ STAGES = {
     "advise": "stop here unless training can pay",
     "train": "train the candidate",
     "evaluate": "score the candidate on the holdout",
+    "champion": "meet the champion in use, if there is one",
+    "costs": "price every way to serve the task",
+    "forgetting": "put the general suite to it, before and after",
+    "judge": "let a language model compare answers",
+    "learn": "train on shares of the data",
+    "learning_curve": "say whether more examples would help",
+    "failures": "cluster what it gets wrong",
     "gate": "decide on the paired evidence",
     "report": "HTML report and model card",
     "upload": "publish the files, the manifest last",
@@ -76,7 +83,9 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
             "tokens": round(train.total * method.epochs),
         },
         "machine": {"device": "cuda" if gpu else "cpu", "cores": estimate.cores(), "gflops": round(gflops, 1)},
-        "stages": [{"name": name, "what": what, "seconds": _rounded(seconds, name, known)} for name, what in STAGES.items()],
+        "stages": [
+            {"name": name, "what": what, "seconds": _rounded(seconds, name, known)} for name, what in STAGES.items() if _happens(name, spec)
+        ],
         "seconds": round(sum(seconds.values()), 1) if known else None,
         "seconds_note": None if known else (_ON_GPU if gpu else "the base model is not on this machine, so its size is not known"),
         "cost_usd": 0.0,
@@ -86,7 +95,18 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
 
 _GUESSED = f"guessed at {lengths.CHARACTERS_PER_TOKEN} characters a token: the model's tokenizer is not on this machine yet"
 _ON_GPU = "there is a GPU, whose speed a plan does not measure; expect a small part of what CPU cores take"
-_MODEL_STAGES = ("model", "tokens", "preflight", "baselines", "train", "evaluate")
+_MODEL_STAGES = ("model", "tokens", "preflight", "baselines", "train", "evaluate", "champion", "forgetting", "judge", "learn")
+
+
+def _happens(stage: str, spec: RunSpec) -> bool:
+    """Return whether a run of the spec has the stage."""
+    wanted = {
+        "forgetting": spec.general.suite != "none",
+        "judge": spec.judge.model is not None,
+        "learn": bool(spec.learning_curve.shares),
+        "learning_curve": bool(spec.learning_curve.shares),
+    }
+    return wanted.get(stage, True)
 
 
 def _rounded(seconds: Mapping[str, float], name: str, known: bool) -> float | None:

@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import task
 
 from prooftune.spec import Baseline, Store, Task
 from prooftune.types import ModelRef, StageOutput
-from tasks.models import local_folder
+from tasks.models import answerer_of, local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
 from tasks.scoring import show_evaluations
 from tasks.stage import Stage
 
 
-@task(**policy("baselines", 1, 12 * 60, "gpu"))
-def run_baselines(store: Store, options: Task, baseline: Baseline, model: ModelRef, splits: StageOutput) -> StageOutput:
-    """Score each rung of the ladder on the sealed holdout; hands on its predictions, evaluation and prompt."""
+@task(**policy("baselines", 2, 24 * 60, "gpu"))
+def run_baselines(
+    store: Store,
+    options: Task,
+    baseline: Baseline,
+    model: ModelRef,
+    embedding: ModelRef | None,
+    documents: str | None,
+    splits: StageOutput,
+) -> StageOutput:
+    """Score each rung of the ladder on the sealed holdout; hands on its predictions, evaluation and prompts.
+
+    ``documents`` is the digest of those that the rung rag reads. A killed ladder goes on with the rung it was at.
+    """
     from prooftune.evaluation.baselines import run_baselines as run
 
     stage = Stage(store)
-    train, holdout = stage.path(splits, "train.jsonl"), stage.path(splits, "holdout.jsonl")
-    seal = str(splits.figures["holdout_sha256"])
-    progress, trust = report_to_ui("baselines"), model.trust_remote_code
+    train, validation, holdout = (stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout"))
     output = stage.perform(
-        lambda out: run(train, holdout, seal, local_folder(model).path, options, baseline, out, progress, trust_remote_code=trust)
+        lambda out: run(
+            train,
+            validation,
+            holdout,
+            str(splits.figures["holdout_sha256"]),
+            local_folder(model).path,
+            options,
+            baseline,
+            out,
+            report_to_ui("baselines"),
+            trust_remote_code=model.trust_remote_code,
+            model_name=model.name,
+            larger=lambda: answerer_of(baseline.larger),
+            embedding_folder=local_folder(embedding).path if embedding else None,
+            documents=Path(baseline.documents) if documents and baseline.documents else None,
+        ),
+        resumable=True,
     )
     show_evaluations("baselines", stage, output)
     return output

@@ -46,3 +46,18 @@ def fingerprint(source: str) -> str:
     from prooftune.data.fingerprint import fingerprint_source
 
     return fingerprint_source(source)
+
+
+@task(**(policy("fingerprint_files", version=1, timeout_minutes=60) | {"cache_policy": NO_CACHE, "persist_result": False}))
+def fingerprint_files(documents: str | None, human_labels: str | None, prices: str | None) -> dict[str, str]:
+    """Digest the files that the spec names besides its source, and the price list. Never cached, as the source's digest."""
+    from prooftune.economics.prices import price_digest
+    from prooftune.evaluation.passages import documents_digest
+    from prooftune.storage.disk import sha256_of
+
+    found = {"prices": price_digest(Path(prices) if prices else None)}
+    if documents is not None:
+        found["documents"] = documents_digest(Path(documents))
+    if human_labels is not None:
+        found["human_labels"] = sha256_of(Path(human_labels))
+    return found

@@ -8,11 +8,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from prooftune.errors import IntegrityError
+from prooftune.spec import Contestant
 from prooftune.types import ModelRef
 from tasks.policies import policy
 from tasks.progress import report_to_ui
 
 if TYPE_CHECKING:
+    from prooftune.evaluation.answering import Answerer
     from prooftune.models.resolve import ModelFolder
 
 
@@ -23,6 +25,21 @@ def find_model(name: str, revision: str | None, trust_remote_code: bool) -> Mode
 
     found = resolve_model(name, revision, trust_remote_code, report=report_to_ui("model"))
     return ModelRef(name=name, revision=found.revision, sha256=found.sha256, trust_remote_code=trust_remote_code)
+
+
+def answerer_of(contestant: Contestant) -> Answerer:
+    """Return a model of this machine, or one behind an API, ready to be prompted."""
+    if contestant.provider != "local":
+        from prooftune.evaluation.api_answerer import api_answerer
+
+        return api_answerer(contestant)
+    from prooftune.evaluation.answering import LocalAnswerer
+    from prooftune.models.loading import load_base, load_tokenizer
+    from prooftune.models.resolve import resolve_model
+
+    name = contestant.model or ""
+    folder = resolve_model(name).path
+    return LocalAnswerer(load_base(folder), load_tokenizer(folder), name)
 
 
 def local_folder(model: ModelRef) -> ModelFolder:

@@ -1,4 +1,4 @@
-"""Look at exactly what would be trained, before anything is."""
+"""Look at exactly what would be trained and measured, before anything is."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from tasks.policies import policy
 from tasks.stage import Stage
 
 
-@task(**policy("preflight", version=1, timeout_minutes=30))
-def preflight(store: Store, options: Task, method: Method, model: ModelRef, splits: StageOutput) -> StageOutput:
-    """Check supervised tokens, truncation, end of turn and chat template; hands on ``preflight.json`` and ``sample.txt``."""
+@task(**policy("preflight", version=2, timeout_minutes=30))
+def preflight(
+    store: Store, options: Task, further_metrics: tuple[str, ...], method: Method, model: ModelRef, splits: StageOutput
+) -> StageOutput:
+    """Check what would be supervised and measured; hands on ``preflight.json`` and ``sample.txt``."""
     from prooftune.data.preflight import preflight as check
+    from prooftune.evaluation.metrics import check_metrics
+    from prooftune.evaluation.slices import check_slices
 
     stage = Stage(store)
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
+    check_metrics((options.metric, *options.metrics, *further_metrics), options)
+    check_slices(stage.path(splits, "holdout.jsonl"), options)
     base = local_folder(model).path
     output = stage.perform(lambda out: check(train, validation, base, options, method, out, trust_remote_code=model.trust_remote_code))
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())

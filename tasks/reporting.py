@@ -1,6 +1,8 @@
-"""Write the report and the model card."""
+"""Write the report, the model card and the technical file."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from prefect import task
 
@@ -13,9 +15,9 @@ from tasks.stage import Stage
 from tasks.upload import published
 
 
-@task(**policy("report", version=1, timeout_minutes=15))
-def report(spec: RunSpec, run_id: str, model: ModelRef, outputs: tuple[StageOutput, ...]) -> StageOutput:
-    """Put all that the stages handed on into ``report.html`` and ``model_card.md``."""
+@task(**policy("report", version=2, timeout_minutes=15))
+def report(spec: RunSpec, run_id: str, model: ModelRef, made_from: dict[str, Any], outputs: tuple[StageOutput, ...]) -> StageOutput:
+    """Put all that the stages handed on into ``report.html``, ``model_card.md`` and ``technical_file.md``."""
     from prooftune.report.html import write_report
     from prooftune.report.view import load_view
 
@@ -36,6 +38,7 @@ def report(spec: RunSpec, run_id: str, model: ModelRef, outputs: tuple[StageOutp
         seconds={output.stage: output.seconds for output in outputs},
         versions=library_versions(),
         digests={"base model": model.sha256} | {name: ref.sha256 for name, ref in sorted(published(outputs).items())},
+        lineage=made_from,
     )
     output = stage.perform(lambda out: write_report(view, out))
     link = f"{stage.objects.uri}/{output.artifacts['report.html'].key}"

@@ -8,6 +8,7 @@ from uuid import UUID
 from prefect.runtime import flow_run
 
 from prooftune import __version__
+from prooftune.lineage import lineage
 from prooftune.results import read_result
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.manifest import read_manifest
@@ -15,16 +16,30 @@ from prooftune.storage.objects import NoSuchObject, open_store
 from prooftune.types import Decision, Evaluation, ModelRef, RunResult, StageOutput, StageTime
 from tasks.policies import VERSIONS
 from tasks.progress import finished_stages
+from tasks.upload import data_manifest
+
+PLACES: Any = {
+    "store": True,
+    "tracking": True,
+    "data": {"source"},
+    "baseline": {"documents"},
+    "judge": {"human_labels"},
+    "use": {"prices"},
+}
+"""Fields that say where something is; what it holds counts by its digest."""
 
 
-def run_id_of(spec: RunSpec, source_fingerprint: str, models: tuple[ModelRef, ...], outputs: tuple[StageOutput, ...]) -> str:
+def run_id_of(
+    spec: RunSpec, source_fingerprint: str, files: dict[str, str], models: tuple[ModelRef, ...], outputs: tuple[StageOutput, ...]
+) -> str:
     """Return the run's id: the name and a digest of all that its result depends on. The same inputs are the same run.
 
     Where that run is published already with other results (a run with ``--fresh``, which measures anew), the id gets a digest of these
     results too: a published run is never replaced, and the result shown is always the one that was just reached.
     """
-    content = spec.model_dump(mode="json", exclude={"store": True, "tracking": True, "data": {"source"}})
-    run_id = f"{spec.name}-{digest([__version__, VERSIONS, content, source_fingerprint, [model.model_dump() for model in models]])[:12]}"
+    content = spec.model_dump(mode="json", exclude=PLACES)
+    known = [__version__, VERSIONS, content, source_fingerprint, files, [model.model_dump() for model in models]]
+    run_id = f"{spec.name}-{digest(known)[:12]}"
     results = results_digest(outputs)
     try:
         published = read_manifest(open_store(spec.store), run_id).facts["results"]
@@ -38,12 +53,22 @@ def results_digest(outputs: tuple[StageOutput, ...]) -> str:
     return digest([{name: ref.sha256 for name, ref in output.artifacts.items()} for output in outputs if output.stage != "report"])
 
 
-def run_facts(spec: RunSpec, run_id: str, decision: Decision, outputs: tuple[StageOutput, ...]) -> dict[str, Any]:
-    """Return what the manifest says of the run, as JSON: verdict, evidence and seconds of each stage."""
+def lineage_of(
+    spec: RunSpec, source_fingerprint: str, files: dict[str, str], model: ModelRef, outputs: tuple[StageOutput, ...]
+) -> dict[str, Any]:
+    """Return what the result is made from, as digests."""
+    return lineage(spec, source_fingerprint, data_manifest(outputs), model, files, VERSIONS)
+
+
+def run_facts(
+    spec: RunSpec, run_id: str, made_from: dict[str, Any], decision: Decision, outputs: tuple[StageOutput, ...]
+) -> dict[str, Any]:
+    """Return what the manifest says of the run, as JSON: verdict, evidence, lineage and seconds of each stage."""
     objects = open_store(spec.store)
     evaluations = [
         Evaluation.model_validate_json(objects.fetch(ref).read_bytes())
         for output in outputs
+        if output.stage in ("baselines", "evaluate")
         for name, ref in output.artifacts.items()
         if name.endswith(".evaluation.json")
     ]
@@ -55,6 +80,7 @@ def run_facts(spec: RunSpec, run_id: str, decision: Decision, outputs: tuple[Sta
         "stages": [{"name": output.stage, "seconds": round(output.seconds, 3)} for output in outputs],
         "prooftune": __version__,
         "results": results_digest(outputs),
+        "lineage": made_from,
     }
 
 

@@ -13,13 +13,20 @@ from tasks.progress import report_to_ui
 from tasks.stage import Stage
 
 
-@task(**policy("train", 1, 7 * 24 * 60, "gpu"))
+@task(**policy("train", 2, 7 * 24 * 60, "gpu"))
 def train(
-    store: Store, options: Task, method: Method, tracking: Tracking, model: ModelRef, splits: StageOutput, preflight: StageOutput
+    store: Store,
+    options: Task,
+    method: Method,
+    tracking: Tracking,
+    keep: int,
+    model: ModelRef,
+    splits: StageOutput,
+    preflight: StageOutput,
 ) -> StageOutput:
     """Train by the spec's method; hands on ``adapter/`` (``model/`` for ``full``) and ``log.jsonl``.
 
-    A killed training goes on from its last whole checkpoint.
+    ``keep`` checkpoints are handed on, the further ones as ``further/STEP/``. A killed training goes on from its last whole checkpoint.
     """
     from prooftune.training.sft import train as run_training
 
@@ -38,6 +45,7 @@ def train(
             trust_remote_code=model.trust_remote_code,
             tracking=tracking,
             report=progress,
+            keep=keep,
         ),
         resumable=True,
     )

@@ -22,23 +22,35 @@ PUBLISHED = {
     "tokens": ("tokens.csv",),
     "preflight": ("preflight.json", "sample.txt"),
     "baselines": ("",),
+    "advise": ("",),
     "train": ("adapter/", "model/", "log.jsonl"),
     "evaluate": ("",),
-    "advise": ("decision.json",),
-    "gate": ("decision.json",),
+    "champion": ("",),
+    "costs": ("",),
+    "forgetting": ("",),
+    "judge": ("",),
+    "failures": ("",),
+    "learning_curve": ("",),
+    "gate": ("",),
     "report": ("",),
 }
 """Which artifacts of each stage belong to the published run, by prefix."""
 
 
 def published(outputs: tuple[StageOutput, ...]) -> dict[str, ArtifactRef]:
-    """Return the artifacts that belong to the published run, by name."""
-    return {
+    """Return the artifacts that belong to the published run, by name; the weights are those of the checkpoint that was taken."""
+    found = {
         name: ref
         for output in outputs
         for name, ref in output.artifacts.items()
         if any(name.startswith(prefix) for prefix in PUBLISHED[output.stage])
     }
+    taken = {output.stage: output for output in outputs if output.stage in ("train", "evaluate")}
+    if "evaluate" not in taken or not (folder := str(taken["evaluate"].figures["weights"])).startswith("further/"):
+        return found
+    own = "adapter" if any(name.startswith("adapter/") for name in found) else "model"
+    further = {name: ref for name, ref in taken["train"].artifacts.items() if name.startswith(f"{folder}/")}
+    return found | {f"{own}/{name.removeprefix(f'{folder}/')}": ref for name, ref in further.items()}
 
 
 def data_manifest(outputs: tuple[StageOutput, ...]) -> dict[str, Any]:
@@ -56,7 +68,7 @@ def data_manifest(outputs: tuple[StageOutput, ...]) -> dict[str, Any]:
     }
 
 
-@task(**policy("upload", version=1, timeout_minutes=120))
+@task(**policy("upload", version=2, timeout_minutes=120))
 def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[StageOutput, ...]) -> StageOutput:
     """Upload everything that one needs to use, check and repeat the run; hands on the manifest."""
     from prooftune.storage.manifest import publish
@@ -77,11 +89,20 @@ def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[Sta
     return output
 
 
-@task(**policy("register", version=1, timeout_minutes=10))
+@task(**policy("register", version=2, timeout_minutes=10))
 def register(spec: RunSpec, run_id: str, decision: Decision, uploaded: StageOutput) -> StageOutput:
-    """Enter the run in the registry; a promoted candidate becomes the task's champion."""
+    """Enter the run in the registry, and in MLflow's where the spec names one; a promoted candidate becomes the task's champion."""
     from prooftune.storage.registry import register as enter
 
     stage = Stage(spec.store)
     manifest = ArtifactRef.model_validate(uploaded.figures["manifest"])
-    return stage.perform(lambda out: {"registry": enter(stage.objects, spec.name, run_id, manifest, decision)})
+
+    def work(out: Path) -> dict[str, Any]:
+        registry = enter(stage.objects, spec.name, run_id, manifest, decision)
+        if spec.tracking.mlflow is None:
+            return {"registry": registry}
+        from prooftune.tracking.mlflow_registry import mirror
+
+        return {"registry": registry, "mlflow": mirror(spec.tracking.mlflow, stage.objects, spec.name)}
+
+    return stage.perform(work)

@@ -69,6 +69,8 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pa
                 "checks_per_epoch": 2,
             },
         },
+        # A model of random weights knows nothing in general that it could forget.
+        "gate": {"max_forgetting": None},
         "store": {"uri": str(folder / "store")},
     }
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))

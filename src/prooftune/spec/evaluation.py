@@ -194,6 +194,8 @@ class Gate(Frozen):
     """Slices with fewer held-out examples are reported, not guarded."""
     max_forgetting: Share | None = 0.05
     """Most that accuracy on the general suite may fall, and its perplexity rise, as a share; null = reported only."""
+    max_payback_months: Annotated[float, Field(gt=0)] | None = None
+    """Tuning must be paid back within so many months at ``use.requests_per_month``; null = money is only reported."""
     looks: Annotated[int, Field(ge=1, le=8)] = 1
     """How many of training's checkpoints may be tried on the holdout, the best by validation loss first; alpha is spent over them."""
 
@@ -210,6 +212,8 @@ class General(Frozen):
     """``shipped``: multiple-choice questions and texts that come with Prooftune; ``none``: forgetting is not measured."""
     lm_eval: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness to run as well, such as arc_easy; needs the package ``lm-eval`` and its data sets."""
+    lm_eval_folder: Address | None = None
+    """Folder with lm-eval tasks of your own. A relative path is looked up beside the spec."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most this many items of each lm-eval task."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import yaml
+from pydantic import model_validator
 
 from prooftune.spec.data import Data
 from prooftune.spec.evaluation import Baseline, Gate, General, Judge, LearningCurve, Task
@@ -28,6 +31,17 @@ class RunSpec(Frozen):
     use: Use = Use()
     store: Store = Store()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _what_decides_is_there(self) -> Self:
+        for metric, option in (("json_schema", self.task.json_schema), ("regex_match", self.task.pattern)):
+            if metric in self.gate.metrics and option is None:
+                raise ValueError(f"gate.metrics has {metric}, which needs task.{'json_schema' if metric == 'json_schema' else 'pattern'}")
+        if self.judge.decides and self.judge.model is None:
+            raise ValueError("judge.decides: true needs judge.model")
+        if self.gate.max_payback_months is not None and self.use.requests_per_month is None:
+            raise ValueError("gate.max_payback_months needs use.requests_per_month: without a volume nothing is paid back by a date")
+        return self
 
     def resolved_yaml(self) -> str:
         """The spec with every default filled in, as it is saved beside each artifact."""
