@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from banking77 import FOLDER, circumstances, missing, split_data, write_result
 
-from prooftune.evaluation.baselines import run_baselines
+from prooftune.evaluation.ladder.baselines import run_baselines
 from prooftune.models.resolve import resolve_model
 from prooftune.spec import Rung
 from prooftune.types import Evaluation

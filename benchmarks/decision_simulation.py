@@ -18,8 +18,8 @@ import numpy as np
 from banking77 import circumstances
 from numpy.typing import NDArray
 
-from prooftune.evaluation.looks import look_in_turn
-from prooftune.evaluation.power import detectable_effect, examples_for, tested_at
+from prooftune.evaluation.gate.looks import look_in_turn
+from prooftune.evaluation.gate.power import detectable_effect, examples_for, tested_at
 from prooftune.evaluation.statistics import wilson
 from prooftune.spec import Gate, Task
 from prooftune.types import Decision, Prediction

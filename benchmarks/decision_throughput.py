@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from banking77 import FOLDER, Splits, circumstances, missing, split_data, write_result
 
 from prooftune.data.lines import read_lines
-from prooftune.evaluation.answering import LocalAnswerer
-from prooftune.evaluation.demonstrations import choose_demonstrations
-from prooftune.evaluation.prompts import Messages, ask
+from prooftune.evaluation.answers.answering import LocalAnswerer
+from prooftune.evaluation.ladder.demonstrations import choose_demonstrations
+from prooftune.evaluation.ladder.prompts import Messages, ask
 from prooftune.evaluation.scoring import open_contest
 from prooftune.models.loading import load_base, load_tokenizer
 from prooftune.models.resolve import resolve_model

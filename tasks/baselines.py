@@ -29,7 +29,7 @@ def run_baselines(
 
     ``documents`` is the digest of those that the rung rag reads. A killed ladder goes on with the rung it was at.
     """
-    from prooftune.evaluation.baselines import run_baselines as run
+    from prooftune.evaluation.ladder.baselines import run_baselines as run
 
     stage = Stage(store)
     train, validation, holdout = (stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout"))

@@ -52,7 +52,7 @@ def fingerprint(source: str) -> str:
 def fingerprint_files(documents: str | None, human_labels: str | None, prices: str | None) -> dict[str, str]:
     """Digest the files that the spec names besides its source, and the price list. Never cached, as the source's digest."""
     from prooftune.economics.prices import price_digest
-    from prooftune.evaluation.passages import documents_digest
+    from prooftune.evaluation.ladder.passages import documents_digest
     from prooftune.storage.disk import sha256_of
 
     found = {"prices": price_digest(Path(prices) if prices else None)}

@@ -18,7 +18,7 @@ def learn_on_share(
     store: Store, options: Task, method: Method, model: ModelRef, share: float, seed: int, splits: StageOutput
 ) -> StageOutput:
     """Train on a share of the training split and score the validation split; hands on ``point.json``."""
-    from prooftune.evaluation.learning_curve import train_on_share
+    from prooftune.evaluation.learning.learning_curve import train_on_share
 
     stage = Stage(store)
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
@@ -52,7 +52,7 @@ def learning_curve(
     trained: StageOutput,
 ) -> StageOutput:
     """Fit the losses of the shares and of the candidate; hands on ``learning_curve.json``."""
-    from prooftune.evaluation.learning_curve import write_curve
+    from prooftune.evaluation.learning.learning_curve import write_curve
 
     stage = Stage(store)
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
@@ -80,7 +80,7 @@ def analyse_failures(
     store: Store, options: Task, embedding: ModelRef | None, seed: int, splits: StageOutput, candidate: StageOutput
 ) -> StageOutput:
     """Cluster the candidate's failures and name what they share; hands on ``failures.json`` and ``labelling.jsonl``."""
-    from prooftune.evaluation.failures import analyse_failures as analyse
+    from prooftune.evaluation.learning.failures import analyse_failures as analyse
 
     stage = Stage(store)
     train, holdout = stage.path(splits, "train.jsonl"), stage.path(splits, "holdout.jsonl")

@@ -14,7 +14,7 @@ from tasks.policies import policy
 from tasks.progress import report_to_ui
 
 if TYPE_CHECKING:
-    from prooftune.evaluation.answering import Answerer
+    from prooftune.evaluation.answers.answering import Answerer
     from prooftune.models.resolve import ModelFolder
 
 
@@ -30,10 +30,10 @@ def find_model(name: str, revision: str | None, trust_remote_code: bool) -> Mode
 def answerer_of(contestant: Contestant) -> Answerer:
     """Return a model of this machine, or one behind an API, ready to be prompted."""
     if contestant.provider != "local":
-        from prooftune.evaluation.api_answerer import api_answerer
+        from prooftune.evaluation.answers.api_answerer import api_answerer
 
         return api_answerer(contestant)
-    from prooftune.evaluation.answering import LocalAnswerer
+    from prooftune.evaluation.answers.answering import LocalAnswerer
     from prooftune.models.loading import load_base, load_tokenizer
     from prooftune.models.resolve import resolve_model
 

@@ -18,8 +18,8 @@ def preflight(
 ) -> StageOutput:
     """Check what would be supervised and measured; hands on ``preflight.json`` and ``sample.txt``."""
     from prooftune.data.preflight import preflight as check
+    from prooftune.evaluation.gate.slices import check_slices
     from prooftune.evaluation.metrics import check_metrics
-    from prooftune.evaluation.slices import check_slices
 
     stage = Stage(store)
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from prooftune.evaluation.shots import ShotsChoice
+from prooftune.evaluation.ladder.shots import ShotsChoice
 from prooftune.evidence import (
     Advice,
     AdviceFinding,

@@ -13,7 +13,7 @@ from tests_support import write_jsonl
 from prooftune.data.formatting import format_splits
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import split
-from prooftune.evaluation.answering import LocalAnswerer
+from prooftune.evaluation.answers.answering import LocalAnswerer
 from prooftune.evaluation.candidate import evaluate_candidate
 from prooftune.evaluation.scoring import evaluate, open_contest
 from prooftune.models.loading import load_base, load_tokenizer

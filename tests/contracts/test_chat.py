@@ -14,7 +14,7 @@ import pytest
 from tests_support import ROOT
 
 from prooftune.errors import DataError, EnvironmentLacks, ProoftuneError, SpecError, TransientError
-from prooftune.evaluation.api_answerer import api_answerer
+from prooftune.evaluation.answers.api_answerer import api_answerer
 from prooftune.providers import calls
 from prooftune.providers.calls import Failure, retry_after
 from prooftune.providers.chat import REQUESTS_AT_ONCE, ChatModel, open_chat

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.errors import DataError, IntegrityError, SpecError
-from prooftune.evaluation.answering import Answer
-from prooftune.evaluation.baselines import run_baselines
+from prooftune.evaluation.answers.answering import Answer
 from prooftune.evaluation.candidate import evaluate_candidate
-from prooftune.evaluation.demonstrations import choose_demonstrations
-from prooftune.evaluation.prompts import Asked, ask, question_text
-from prooftune.evaluation.retrieval import Nearest
+from prooftune.evaluation.ladder.baselines import run_baselines
+from prooftune.evaluation.ladder.demonstrations import choose_demonstrations
+from prooftune.evaluation.ladder.prompts import Asked, ask, question_text
+from prooftune.evaluation.ladder.retrieval import Nearest
+from prooftune.evaluation.ladder.shots import ShotsChoice, choose_shots, shots_to_try
 from prooftune.evaluation.scoring import Contest
-from prooftune.evaluation.shots import ShotsChoice, choose_shots, shots_to_try
 from prooftune.spec import Baseline, Task
 from prooftune.types import Evaluation, Example, Message, Prediction, Progress, Report, no_report
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prooftune.data.lines import write_lines
-from prooftune.evaluation.checks import Evidence, checks_of
 from prooftune.evaluation.gate import decide, decide_and_write, level_of_first
+from prooftune.evaluation.gate.checks import Evidence, checks_of
 from prooftune.evaluation.statistics import holm
 from prooftune.evidence import BreakEven, Champion, Costs, Forgetting, General, JudgeReport, Option, Rival, Slice
 from prooftune.spec import Gate, Task, parse_spec

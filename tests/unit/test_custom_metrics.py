@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from prooftune.errors import DataError, EnvironmentLacks
-from prooftune.evaluation.custom_metrics import custom_metric
 from prooftune.evaluation.metrics import measure, metrics_for, score
+from prooftune.evaluation.metrics.custom import custom_metric
 from prooftune.spec import Task
 
 TASK = Task()

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from prooftune.data.lines import write_lines
 from prooftune.errors import IntegrityError
-from prooftune.evaluation.failures import analyse_failures
-from prooftune.evaluation.mistakes import Mistakes, mistakes_of, shared_mistake
+from prooftune.evaluation.learning.failures import analyse_failures
+from prooftune.evaluation.learning.mistakes import Mistakes, mistakes_of, shared_mistake
 from prooftune.evidence import Failures
 from prooftune.spec import Task
 from prooftune.types import Example, Message, Prediction

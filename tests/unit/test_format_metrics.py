@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prooftune.errors import SpecError
-from prooftune.evaluation.format_metrics import numbers_in
 from prooftune.evaluation.metrics import score
+from prooftune.evaluation.metrics.formats import numbers_in
 from prooftune.spec import Task
 
 

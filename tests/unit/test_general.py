@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from prooftune.errors import DataError, EnvironmentLacks
+from prooftune.evaluation.answers.likelihood import choice_scores, text_losses
 from prooftune.evaluation.general import Answers, Question, Text, compare_suite, load_questions, load_texts, measure_forgetting
-from prooftune.evaluation.likelihood import choice_scores, text_losses
 from prooftune.evidence import Forgetting
 from prooftune.models.loading import load_base, load_tokenizer
 from prooftune.spec import General
@@ -95,7 +95,7 @@ def test_an_adapter_that_changes_nothing_forgets_nothing(tiny_model: Path, tmp_p
 
 def test_wanting_lm_eval_without_it_says_what_to_install(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the tasks and the package."""
-    from prooftune.evaluation import harness
+    from prooftune.evaluation.general import harness
 
     monkeypatch.setattr(harness, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentLacks, match=r"arc_easy.*lm-eval"):
@@ -105,7 +105,7 @@ def test_wanting_lm_eval_without_it_says_what_to_install(tiny_model: Path, tmp_p
 def test_own_lm_eval_tasks_are_run_item_by_item(tiny_model: Path, tmp_path: Path) -> None:
     """A task of one's own, read from a local file, gives one right or wrong an item; an unknown name is refused."""
     pytest.importorskip("lm_eval", reason="lm-eval is not installed; the extra lm-eval has it")
-    from prooftune.evaluation.harness import run_tasks
+    from prooftune.evaluation.general.harness import run_tasks
 
     rows = [{"question": "red", "choices": ["stop", "wait", "go"], "gold": at % 3} for at in range(6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -11,9 +11,9 @@ import pytest
 from fixtures_models import make_model
 
 from prooftune.errors import DataError
-from prooftune.evaluation import generation
-from prooftune.evaluation.generation import Generation, generate
-from prooftune.evaluation.shared_prefix import can_share_prefix
+from prooftune.evaluation.answers import generation
+from prooftune.evaluation.answers.generation import Generation, generate
+from prooftune.evaluation.answers.shared_prefix import can_share_prefix
 from prooftune.models.loading import load_tokenizer
 from prooftune.types import Progress
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prooftune.errors import DataError, EnvironmentLacks, SpecError, TransientError
-from prooftune.evaluation.agreement import agreement, read_labels
 from prooftune.evaluation.judge import ANSWERS, judge_pairs, sign_test, verdict_on
-from prooftune.evaluation.judge_prompt import fence_for, judge_prompt, parse_verdict
+from prooftune.evaluation.judge.agreement import agreement, read_labels
+from prooftune.evaluation.judge.prompt import fence_for, judge_prompt, parse_verdict
 from prooftune.evidence import JudgeReport, JudgeVerdict
 from prooftune.providers.chat import ChatAnswer, ChatModel
 from prooftune.spec import Judge, Task
@@ -128,7 +128,7 @@ def enumerate_names(values: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def test_a_fence_that_is_guessed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if a text held its own digest, the fence would be another one."""
-    from prooftune.evaluation import judge_prompt as module
+    from prooftune.evaluation.judge import prompt as module
 
     numbers = iter(["a" * 64, "b" * 64])
     monkeypatch.setattr(module, "digest", lambda _: next(numbers))

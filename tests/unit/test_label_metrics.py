@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prooftune.evaluation.label_metrics import LABEL_METRICS, are_labels, write_confusion
 from prooftune.evaluation.metrics import score, value_of
+from prooftune.evaluation.metrics.labels import LABEL_METRICS, are_labels, write_confusion
 from prooftune.spec import Task
 
 TASK = Task()

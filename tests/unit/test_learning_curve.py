@@ -16,9 +16,9 @@ from tests_support import toy_rows
 
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.errors import DataError
-from prooftune.evaluation import learning_curve
-from prooftune.evaluation.learning_curve import score_on_validation, subset, train_on_share, write_curve
-from prooftune.evaluation.power_law import ENOUGH, WORTH, fit_curve, fit_law
+from prooftune.evaluation.learning import learning_curve
+from prooftune.evaluation.learning.learning_curve import score_on_validation, subset, train_on_share, write_curve
+from prooftune.evaluation.learning.power_law import ENOUGH, WORTH, fit_curve, fit_law
 from prooftune.evidence import Curve, CurvePoint
 from prooftune.spec import Method, Task
 from prooftune.training import sft

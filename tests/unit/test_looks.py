@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests_support import ROOT
 
 from prooftune.evaluation.gate import Evidence, decide
-from prooftune.evaluation.looks import alpha_by_look, look_in_turn
+from prooftune.evaluation.gate.looks import alpha_by_look, look_in_turn
 from prooftune.spec import Gate, Task
 from prooftune.types import Prediction
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from prooftune.evaluation.answering import Answer
-from prooftune.evaluation.optimised import optimise_prompt
-from prooftune.evaluation.prompts import Prompt
+from prooftune.evaluation.answers.answering import Answer
+from prooftune.evaluation.ladder.optimised import optimise_prompt
+from prooftune.evaluation.ladder.prompts import Prompt
 from prooftune.spec import Baseline, Task
 from prooftune.types import Example, Message, Progress, Report, no_report
 

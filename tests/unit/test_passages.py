@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prooftune.errors import DataError
-from prooftune.evaluation.passages import Passage, cut, documents_digest, read_passages, with_passages
+from prooftune.evaluation.ladder.passages import Passage, cut, documents_digest, read_passages, with_passages
 from prooftune.types import Message
 
 WORDS = st.sampled_from(["a", "bird.", "cat!", "#", "dog", "\n", "\n\n", "\t", "why?", "\u2003"])

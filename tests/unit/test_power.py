@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prooftune.evaluation import power as planning
-from prooftune.evaluation.power import detectable_effect, examples_for, power_text
+from prooftune.evaluation.gate import power as planning
+from prooftune.evaluation.gate.power import detectable_effect, examples_for, power_text
 from prooftune.evaluation.statistics import bootstrap, bootstrap_p, mcnemar_power, mean_of
 from prooftune.spec import Gate
 

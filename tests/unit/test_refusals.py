@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prooftune.evaluation.refusals import refuses, share_of_empty, share_of_refusals
+from prooftune.evaluation.metrics.refusals import refuses, share_of_empty, share_of_refusals
 
 REFUSALS = (
     "I'm sorry, but I can't assist with that request.",

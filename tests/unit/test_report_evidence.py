@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prooftune.errors import IntegrityError
-from prooftune.evaluation.label_metrics import OTHER, write_confusion
+from prooftune.evaluation.metrics.labels import OTHER, write_confusion
 from prooftune.evidence import BreakEven, Costs, JudgeVerdict, Option
 from prooftune.report import RunView, load_view, write_report
 from prooftune.report.changes import compare_answers

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prooftune.errors import DataError, ModelUnavailable
-from prooftune.evaluation.retrieval import Nearest, embed
+from prooftune.evaluation.ladder.retrieval import Nearest, embed
 
 TEXTS = [
     "my card has not arrived",

@@ -14,7 +14,7 @@ from fixtures_tokenizer import write_tokenizer
 
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.errors import DataError, EnvironmentLacks, SpecError
-from prooftune.evaluation.answering import Answer
+from prooftune.evaluation.answers.answering import Answer
 from prooftune.evaluation.scoring import evaluate, figures, open_contest, open_unsealed_contest
 from prooftune.models.loading import load_tokenizer
 from prooftune.spec import Task

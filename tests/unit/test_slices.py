@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from prooftune.data.lines import write_lines
 from prooftune.errors import DataError
-from prooftune.evaluation.comparison import compare, pair_up
+from prooftune.evaluation.gate.comparison import compare, pair_up
+from prooftune.evaluation.gate.slices import slices_of
 from prooftune.evaluation.metrics import measure, score
-from prooftune.evaluation.slices import slices_of
 from prooftune.evaluation.statistics import wilson
 from prooftune.spec import Gate, Task
 from prooftune.types import Example, Message, Prediction, Scalar
@@ -149,7 +149,7 @@ def test_no_columns_no_slices(tmp_path: Path) -> None:
 
 def test_a_column_of_single_cases_is_refused(tmp_path: Path) -> None:
     """A column with a value for nearly each example is no column to slice by, and the message says how many values it has."""
-    from prooftune.evaluation.slices import MOST_VALUES, check_slices
+    from prooftune.evaluation.gate.slices import MOST_VALUES, check_slices
     from prooftune.types import Message
 
     messages = (Message(role="user", content="q"), Message(role="assistant", content="a"))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prooftune.evaluation.comparison import compare
+from prooftune.evaluation.gate.comparison import compare
 from prooftune.evaluation.metrics import measure, score, value_of
-from prooftune.evaluation.text_metrics import TEXT_METRICS
+from prooftune.evaluation.metrics.text import TEXT_METRICS
 from prooftune.spec import Task
 from prooftune.types import Prediction
 

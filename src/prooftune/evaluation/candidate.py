@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from prooftune.data.lines import read_lines
-from prooftune.evaluation.answering import LocalAnswerer
-from prooftune.evaluation.looks import alpha_by_look, look_in_turn
+from prooftune.evaluation.answers.answering import LocalAnswerer
+from prooftune.evaluation.gate.looks import alpha_by_look, look_in_turn
 from prooftune.evaluation.scoring import evaluate, figures, open_contest
 from prooftune.models.loading import Kind, load_candidate, load_tokenizer
 from prooftune.spec import Gate, Task

@@ -17,8 +17,8 @@ import yaml
 from prooftune.data.duplicates import find_clusters
 from prooftune.data.lines import read_lines
 from prooftune.errors import DataError, IntegrityError
-from prooftune.evaluation.answering import LocalAnswerer
-from prooftune.evaluation.comparison import compare, pair_up
+from prooftune.evaluation.answers.answering import LocalAnswerer
+from prooftune.evaluation.gate.comparison import compare, pair_up
 from prooftune.evaluation.metrics import score
 from prooftune.evaluation.scoring import evaluate, open_contest
 from prooftune.evidence import Champion, Rival

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import verify_seal
 from prooftune.errors import DataError
-from prooftune.evaluation.answering import Answer, Answerer
-from prooftune.evaluation.label_metrics import write_confusion
+from prooftune.evaluation.answers.answering import Answer, Answerer
 from prooftune.evaluation.metrics import measure, metrics_for, score
-from prooftune.evaluation.refusals import share_of_empty, share_of_refusals
+from prooftune.evaluation.metrics.labels import write_confusion
+from prooftune.evaluation.metrics.refusals import share_of_empty, share_of_refusals
 from prooftune.spec import Task
 from prooftune.types import Evaluation, Example, Message, Prediction, Report, no_report
 

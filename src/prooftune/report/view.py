@@ -9,7 +9,7 @@ from typing import Any
 
 from prooftune.data.lines import read_lines
 from prooftune.errors import IntegrityError
-from prooftune.evaluation.shots import ShotsChoice
+from prooftune.evaluation.ladder.shots import ShotsChoice
 from prooftune.evidence import Advice, BreakEven, Champion, Costs, Curve, Failures, Forgetting, JudgeReport, JudgeVerdict, Option, Slice
 from prooftune.report.reading import (
     Confusion,

@@ -12,7 +12,7 @@ from typing import Any
 from prooftune.errors import ProoftuneError
 from prooftune.evaluation.champion import compared
 from prooftune.evaluation.gate import decide_and_write, worth_training
-from prooftune.evaluation.looks import alpha_by_look
+from prooftune.evaluation.gate.looks import alpha_by_look
 from prooftune.evaluation.metrics import score
 from prooftune.evaluation.scoring import Contest, summarise
 from prooftune.evidence import Champion, Costs, Forgetting, JudgeReport

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prooftune.evaluation.comparison import pair_up
+from prooftune.evaluation.gate.comparison import pair_up
 from prooftune.evaluation.general import Answers, Question, Text, compare_suite
 from prooftune.evaluation.judge import ANSWERS, JudgedPair, identical, summarise, verdict_on
 from prooftune.evidence import Forgetting, JudgeReport, JudgeVerdict

@@ -103,7 +103,7 @@ def baseline(case: Case) -> Iterator[AdviceFinding]:
 
 def power(case: Case) -> Iterator[AdviceFinding]:
     """Whether the holdout could show a gain at all."""
-    from prooftune.evaluation.power import detectable_effect, power_text, tested_at
+    from prooftune.evaluation.gate.power import detectable_effect, power_text, tested_at
 
     if case.n_holdout < 1:
         return

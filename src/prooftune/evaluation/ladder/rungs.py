@@ -20,13 +20,13 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from prooftune.errors import DataError, SpecError
-from prooftune.evaluation.answering import Answerer
-from prooftune.evaluation.demonstrations import choose_demonstrations
-from prooftune.evaluation.passages import read_passages, with_passages
-from prooftune.evaluation.prompts import Messages, Prompt, Room, ask, question_text, turns
-from prooftune.evaluation.retrieval import Nearest
+from prooftune.evaluation.answers.answering import Answerer
+from prooftune.evaluation.ladder.demonstrations import choose_demonstrations
+from prooftune.evaluation.ladder.passages import read_passages, with_passages
+from prooftune.evaluation.ladder.prompts import Messages, Prompt, Room, ask, question_text, turns
+from prooftune.evaluation.ladder.retrieval import Nearest
+from prooftune.evaluation.ladder.shots import ShotsChoice, choose_shots
 from prooftune.evaluation.scoring import Contest, open_unsealed_contest
-from prooftune.evaluation.shots import ShotsChoice, choose_shots
 from prooftune.spec import Baseline, Rung, Task
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, Message, Report
@@ -120,7 +120,7 @@ def retrieved(setting: Setting, report: Report) -> Questions:
 
 def optimised(setting: Setting, report: Report) -> Questions:
     """Put the instruction and demonstrations that a bounded search on validation examples found."""
-    from prooftune.evaluation.optimised import optimise_prompt
+    from prooftune.evaluation.ladder.optimised import optimise_prompt
 
     limit = setting.contest.max_new_tokens
     prompt = optimise_prompt(setting.train, setting.validation, setting.answerer, setting.task, setting.baseline, limit, report)

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from prooftune.evaluation.definition import Corpus, Definition
-from prooftune.evaluation.json_metrics import parse, same
+from prooftune.evaluation.metrics.definition import Corpus, Definition
+from prooftune.evaluation.metrics.json_fields import parse, same
 from prooftune.spec import Task
 
 if TYPE_CHECKING:

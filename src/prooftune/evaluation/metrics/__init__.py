@@ -22,13 +22,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from prooftune.errors import DataError
-from prooftune.evaluation.custom_metrics import PREFIX, custom_metric
-from prooftune.evaluation.definition import Corpus, Definition
-from prooftune.evaluation.format_metrics import FORMAT_METRICS
-from prooftune.evaluation.json_metrics import JSON_METRICS, parse
-from prooftune.evaluation.label_metrics import LABEL_METRICS, are_labels
+from prooftune.evaluation.metrics.custom import PREFIX, custom_metric
+from prooftune.evaluation.metrics.definition import Corpus, Definition
+from prooftune.evaluation.metrics.formats import FORMAT_METRICS
+from prooftune.evaluation.metrics.json_fields import JSON_METRICS, parse
+from prooftune.evaluation.metrics.labels import LABEL_METRICS, are_labels
+from prooftune.evaluation.metrics.text import TEXT_METRICS
 from prooftune.evaluation.statistics import bootstrap, mean_of, percentile_interval, wilson
-from prooftune.evaluation.text_metrics import TEXT_METRICS
 from prooftune.spec import Task
 from prooftune.types import Metric
 

@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from prooftune.errors import SpecError
-from prooftune.evaluation.definition import Corpus, Definition
+from prooftune.evaluation.metrics.definition import Corpus, Definition
 from prooftune.spec import Task
 
 if TYPE_CHECKING:

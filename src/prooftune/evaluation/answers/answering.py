@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from prooftune.evaluation.generation import BATCH_SIZE, generate
+from prooftune.evaluation.answers.generation import BATCH_SIZE, generate
 from prooftune.training.encoding import prompt_ids
 from prooftune.types import Message, Report, no_report
 

@@ -12,7 +12,7 @@ such as BLEU are no means of scores; for them the figures are a guide.
 
 from __future__ import annotations
 
-from prooftune.evaluation.looks import alpha_by_look
+from prooftune.evaluation.gate.looks import alpha_by_look
 from prooftune.evaluation.statistics import mcnemar_power, n_needed
 from prooftune.spec import Gate
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prooftune.evaluation.json_metrics import NOT_JSON, parse, same
+from prooftune.evaluation.metrics.json_fields import NOT_JSON, parse, same
 from prooftune.types import Prediction
 
 LONGEST = 40

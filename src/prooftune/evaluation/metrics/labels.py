@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prooftune.evaluation.definition import Corpus, Definition
+from prooftune.evaluation.metrics.definition import Corpus, Definition
 from prooftune.spec import Task
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prooftune.data.lines import read_lines
 from prooftune.errors import DataError
-from prooftune.evaluation.comparison import Pair, compare, interval_of, pair_up, score_of
+from prooftune.evaluation.gate.comparison import Pair, compare, interval_of, pair_up, score_of
 from prooftune.evidence import Slice
 from prooftune.spec import Gate, Task
 from prooftune.types import Example, Prediction, Scalar

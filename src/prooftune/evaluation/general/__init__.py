@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prooftune.evaluation import statistics
-from prooftune.evaluation.likelihood import choice_scores, text_losses
+from prooftune.evaluation.answers.likelihood import choice_scores, text_losses
 from prooftune.evidence import Forgetting
 from prooftune.evidence import General as Part
 from prooftune.models.loading import Kind, load_base, load_candidate, load_tokenizer
@@ -184,7 +184,7 @@ def _base(tuned: PreTrainedModel, load: Callable[[], PreTrainedModel]) -> Iterat
 def _harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: General) -> dict[str, list[float]]:
     if not options.lm_eval:
         return {}
-    from prooftune.evaluation.harness import run_tasks
+    from prooftune.evaluation.general.harness import run_tasks
 
     return run_tasks(model, tokenizer, options)
 
@@ -215,4 +215,4 @@ def _write_items(path: Path, questions: Sequence[Question], texts: Sequence[Text
 
 
 def _suite(name: str) -> list[str]:
-    return (resources.files("prooftune.evaluation") / "general_suite" / name).read_text(encoding="utf-8").splitlines()
+    return (resources.files("prooftune.evaluation.general") / "suite" / name).read_text(encoding="utf-8").splitlines()

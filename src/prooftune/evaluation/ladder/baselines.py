@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from prooftune.data.lines import read_lines, write_lines
-from prooftune.evaluation.answering import Answerer, LocalAnswerer
-from prooftune.evaluation.prompts import Asked, Room
-from prooftune.evaluation.rungs import RUNGS, Questions, Setting
+from prooftune.evaluation.answers.answering import Answerer, LocalAnswerer
+from prooftune.evaluation.ladder.prompts import Asked, Room
+from prooftune.evaluation.ladder.rungs import RUNGS, Questions, Setting
 from prooftune.evaluation.scoring import evaluate, figures, open_contest
 from prooftune.models.loading import load_base, load_tokenizer
 from prooftune.spec import Baseline, Rung, Task

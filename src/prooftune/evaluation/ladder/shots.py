@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from prooftune.evaluation.answering import Answerer
+from prooftune.evaluation.answers.answering import Answerer
 from prooftune.evaluation.metrics import measure
 from prooftune.evaluation.scoring import INTERVAL_SEED, Contest
 from prooftune.types import Example, Frozen, Message, Progress, Report, no_report

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from prooftune.data.lines import read_lines
 from prooftune.errors import IntegrityError
-from prooftune.evaluation.label_metrics import are_labels
-from prooftune.evaluation.mistakes import Mistakes, confusion, mistakes_of, shared_mistake
-from prooftune.evaluation.prompts import question_text
-from prooftune.evaluation.retrieval import Nearest
+from prooftune.evaluation.ladder.prompts import question_text
+from prooftune.evaluation.ladder.retrieval import Nearest
+from prooftune.evaluation.learning.mistakes import Mistakes, confusion, mistakes_of, shared_mistake
+from prooftune.evaluation.metrics.labels import are_labels
 from prooftune.evidence import FailureCluster, Failures
 from prooftune.spec import Task
 from prooftune.types import Example, Prediction

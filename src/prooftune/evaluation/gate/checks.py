@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prooftune.evaluation.comparison import Comparison
+from prooftune.evaluation.gate.comparison import Comparison
 from prooftune.evaluation.statistics import holm
 from prooftune.evidence import Champion, Costs, Forgetting, General, JudgeReport, Rival, Slice
 from prooftune.spec import Gate

@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 
 from prooftune.errors import DataError, EnvironmentLacks
-from prooftune.evaluation.definition import Definition
+from prooftune.evaluation.metrics.definition import Definition
 from prooftune.spec import Task
 
 GROUP = "prooftune.metrics"

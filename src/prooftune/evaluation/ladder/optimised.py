@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from prooftune.evaluation.answering import Answerer
-from prooftune.evaluation.demonstrations import choose_demonstrations
+from prooftune.evaluation.answers.answering import Answerer
+from prooftune.evaluation.ladder.demonstrations import choose_demonstrations
+from prooftune.evaluation.ladder.prompts import Prompt, question_text
 from prooftune.evaluation.metrics import score
-from prooftune.evaluation.prompts import Prompt, question_text
 from prooftune.spec import Baseline, Task
 from prooftune.types import Example, Message, Progress, Report, no_report
 

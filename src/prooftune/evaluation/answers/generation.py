@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prooftune.errors import DataError
-from prooftune.evaluation.shared_prefix import attending_to_prefix, attends_to_all, can_share_prefix
+from prooftune.evaluation.answers.shared_prefix import attending_to_prefix, attends_to_all, can_share_prefix
 from prooftune.training.encoding import stop_ids
 from prooftune.types import Progress, Report, no_report
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from prooftune.errors import DataError
-from prooftune.evaluation.checks import Evidence, checks_of, metric_checks, p_text, points
-from prooftune.evaluation.comparison import Comparison, Pair, compare, pair_up, value_on
-from prooftune.evaluation.slices import slices_of
+from prooftune.evaluation.gate.checks import Evidence, checks_of, metric_checks, p_text, points
+from prooftune.evaluation.gate.comparison import Comparison, Pair, compare, pair_up, value_on
+from prooftune.evaluation.gate.slices import slices_of
 from prooftune.evaluation.statistics import holm, n_needed
 from prooftune.spec import Gate, RunSpec, Task
 from prooftune.types import Check, Decision, Evaluation, Prediction, Verdict

@@ -10,9 +10,9 @@ from typing import Any
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import in_spread_order
 from prooftune.errors import DataError
-from prooftune.evaluation.answering import LocalAnswerer
+from prooftune.evaluation.answers.answering import LocalAnswerer
+from prooftune.evaluation.learning.power_law import fit_curve
 from prooftune.evaluation.metrics import measure
-from prooftune.evaluation.power_law import fit_curve
 from prooftune.evaluation.scoring import INTERVAL_SEED, open_unsealed_contest
 from prooftune.evidence import CurvePoint
 from prooftune.models.loading import Kind, load_candidate, load_tokenizer

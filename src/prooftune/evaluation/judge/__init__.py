@@ -14,9 +14,9 @@ from pathlib import Path
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.errors import SpecError
 from prooftune.evaluation import statistics
-from prooftune.evaluation.agreement import Outcome, agreement, read_labels
-from prooftune.evaluation.comparison import Pair, pair_up
-from prooftune.evaluation.judge_prompt import judge_prompt, parse_verdict
+from prooftune.evaluation.gate.comparison import Pair, pair_up
+from prooftune.evaluation.judge.agreement import Outcome, agreement, read_labels
+from prooftune.evaluation.judge.prompt import judge_prompt, parse_verdict
 from prooftune.evidence import JudgeReport, JudgeVerdict
 from prooftune.providers.chat import ChatAnswer, ChatModel, open_chat
 from prooftune.spec import Judge, Task, digest

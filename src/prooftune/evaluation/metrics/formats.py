@@ -17,7 +17,7 @@ import re
 from decimal import Decimal
 
 from prooftune.errors import SpecError
-from prooftune.evaluation.definition import Definition
+from prooftune.evaluation.metrics.definition import Definition
 from prooftune.spec import Task
 
 _NUMBER = re.compile(

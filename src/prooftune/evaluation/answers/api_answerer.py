@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prooftune.errors import SpecError
-from prooftune.evaluation.answering import Answer, Answerer
+from prooftune.evaluation.answers.answering import Answer, Answerer
 from prooftune.providers.chat import REQUESTS_AT_ONCE, ChatAnswer, ChatModel, open_chat
 from prooftune.spec import Contestant
 from prooftune.types import Message, Progress, Report, no_report

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from prooftune.errors import DataError
 from prooftune.evaluation import statistics
-from prooftune.evaluation.definition import Corpus
 from prooftune.evaluation.metrics import corpus_statistic, definition_of, interval, score, statistic_of
+from prooftune.evaluation.metrics.definition import Corpus
 from prooftune.spec import Task
 from prooftune.types import Prediction
 

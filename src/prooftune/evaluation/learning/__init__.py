@@ -1,0 +1,1 @@
+"""What to do next: whether more examples would help, and which ones."""
