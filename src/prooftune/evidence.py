@@ -137,6 +137,8 @@ class Option(Frozen):
     answer_tokens: float
     assumption: str = ""
     """What was assumed rather than measured, in one sentence."""
+    measured: bool = True
+    """False: nothing was run there; tokens and quality are those measured here."""
 
 
 class BreakEven(Frozen):

@@ -79,6 +79,7 @@ def served_by_api(evaluation: Evaluation, offer: str, wrong: float | None, price
         prompt_tokens=evaluation.prompt_tokens_mean,
         answer_tokens=evaluation.answer_tokens_mean,
         assumption=assumption,
+        measured=assumption != NOT_MEASURED,
     )
     return Served(option, offer, wrong, tuple(prices.price[offer][meter] for meter in _PROMPTED))
 
@@ -102,6 +103,7 @@ def tuned_by(offer: str, candidate: Evaluation, trained_tokens: float, wrong: fl
         prompt_tokens=candidate.prompt_tokens_mean,
         answer_tokens=candidate.answer_tokens_mean,
         assumption=f"{NOT_MEASURED} Training counts the {trained_tokens:,.0f} tokens trained here.{place}",
+        measured=False,
     )
     return Served(option, offer, wrong, tuple(meters[meter] for meter in _TUNED if meter in meters))
 

@@ -90,8 +90,10 @@ def _tables(view: RunView) -> dict[str, tables.Table]:
         "slices": tables.slice_table(view),
         "champion": tables.champion_table(view),
         "looks": tables.look_table(view),
-        "options": money.option_table(view),
-        "break_even": money.break_even_table(view),
+        "options": money.option_table(view, measured=True),
+        "break_even": money.break_even_table(view, measured=True),
+        "managed": money.option_table(view, measured=False),
+        "managed_break_even": money.break_even_table(view, measured=False),
     }
 
 

@@ -8,8 +8,8 @@ from prooftune.report.view import RunView
 from prooftune.report.wording import capitalize_first, duration, months, usd
 
 
-def option_table(view: RunView) -> Table:
-    """Return every way to serve the task with what it costs."""
+def option_table(view: RunView, *, measured: bool) -> Table:
+    """Return every way to serve the task that was, or was not, measured, with what it costs."""
     columns = ("tuning, once", "hosting, a month", "per 1,000 requests", "prompt tokens", "answer tokens")
     options = view.costs.options if view.costs else ()
     rows = tuple(
@@ -24,24 +24,28 @@ def option_table(view: RunView) -> Table:
             ),
         )
         for option in options
+        if option.measured is measured
     )
     return Table(columns, rows)
 
 
-def break_even_table(view: RunView) -> Table:
-    """Return when each tuned option is paid back."""
-    columns = ("saving, a request", "saving, a month", "paid back after")
-    found = view.costs.break_even if view.costs else ()
+def break_even_table(view: RunView, *, measured: bool) -> Table:
+    """Return when each tuned option is paid back, of those that were, or were not, measured."""
+    columns = ("against", "saving, a request", "saving, a month", "paid back after")
+    costs = view.costs
+    here = {option.name for option in costs.options if option.measured} if costs else set()
     rows = tuple(
         (
             row.option,
             (
+                Cell(row.against),
                 Cell(usd(row.saving_usd_per_request)),
                 Cell("–" if row.saving_usd_per_month is None else usd(row.saving_usd_per_month)),
                 Cell(*_paid_back(row)),
             ),
         )
-        for row in found
+        for row in (costs.break_even if costs else ())
+        if (row.option in here) is measured
     )
     return Table(columns, rows)
 
@@ -74,8 +78,17 @@ def _at_volume(view: RunView) -> str:
 
 
 def assumptions(view: RunView) -> list[str]:
-    """Return what the money rests on that was not measured, each said once."""
+    """Return what the money rests on that was not measured, each said once with the options that it is of."""
     if view.costs is None:
         return []
-    said = [f"{option.name}: {option.assumption}" for option in view.costs.options if option.assumption]
-    return [*dict.fromkeys([*said, *view.costs.warnings]), f"Prices are of {view.costs.priced_at}."]
+    options: dict[str, list[str]] = {}
+    for option in view.costs.options:
+        if option.assumption:
+            options.setdefault(option.assumption, []).append(option.name)
+    said = [f"{_listed(names)}: {text}" for text, names in options.items()]
+    return [*said, *dict.fromkeys(view.costs.warnings), f"Prices are of {view.costs.priced_at}."]
+
+
+def _listed(names: list[str]) -> str:
+    """Return at most two names and how many more there are."""
+    return "; ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

@@ -4,13 +4,13 @@ from prooftune.report.plots.answers import answer_tokens, confusion, latency, to
 from prooftune.report.plots.base import Plot, csv_lines
 from prooftune.report.plots.evidence import difference, judge, ladder, slices
 from prooftune.report.plots.money import break_even
-from prooftune.report.plots.risks import forgetting
+from prooftune.report.plots.risks import forgetting, perplexity
 from prooftune.report.plots.training import demonstrations, learning_curve, loss
 from prooftune.report.view import RunView
 
 __all__ = ["Plot", "csv_lines", "draw_plots"]
 _EVIDENCE = (difference, ladder, slices, judge)
-_MONEY_AND_RISKS = (break_even, forgetting, confusion)
+_MONEY_AND_RISKS = (break_even, forgetting, perplexity, confusion)
 _DETAILS = (demonstrations, loss, learning_curve, tokens, answer_tokens, latency)
 
 

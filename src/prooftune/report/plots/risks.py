@@ -1,4 +1,4 @@
-"""The plot of what the candidate forgot."""
+"""The plots of what the candidate forgot."""
 
 from __future__ import annotations
 
@@ -15,10 +15,20 @@ if TYPE_CHECKING:
 
 
 def forgetting(view: RunView) -> Plot | None:
-    """Draw how each part of the general suite changed, against the most that the gate allows."""
-    if view.forgetting is None or not view.forgetting.parts:
+    """Draw how the accuracy of each part of the general suite changed, against the most that the gate allows."""
+    return _changes(view, "accuracy", "forgetting", "What the candidate forgot", "accuracy after tuning, change in points; left is worse")
+
+
+def perplexity(view: RunView) -> Plot | None:
+    """Draw how the perplexity of each kind of text changed, against the most that the gate allows; a rise goes to the left."""
+    return _changes(view, "nats_per_token", "perplexity", "What it finds harder to read", "perplexity, change in %, rise to the left")
+
+
+def _changes(view: RunView, unit: str, name: str, title: str, axis: str) -> Plot | None:
+    parts = [part for part in view.forgetting.parts if part.unit == unit] if view.forgetting else []
+    if not parts:
         return None
-    parts, allowed = view.forgetting.parts, view.spec.gate.max_forgetting
+    allowed = view.spec.gate.max_forgetting
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=COLOUR["ink"], linewidth=1.2)
@@ -29,9 +39,9 @@ def forgetting(view: RunView) -> Plot | None:
                 axes.plot([100 * part.ci_low, 100 * part.ci_high], [row, row], color=COLOUR["candidate"], linewidth=2.4, alpha=0.55)
             axes.plot([100 * part.change], [row], "D", color=COLOUR["candidate"], markersize=7)
         rows_only(axes, [short(part.name, 30) for part in parts], colour=COLOUR["ink"], size=11)
-        axes.set_xlabel("change after tuning, %; left is worse")
+        axes.set_xlabel(axis)
 
     columns = tuple(General.model_fields)
     rows = [tuple(getattr(part, column) for column in columns) for part in parts]
     label = "; ".join(f"{short(part.name)} {points(part.change)} %" for part in parts)
-    return draw_plot("forgetting", "What the candidate forgot", label, 54 + 24 * max(len(parts), 2), draw, columns, rows)
+    return draw_plot(name, title, label, 54 + 24 * max(len(parts), 2), draw, columns, rows)
