@@ -91,10 +91,11 @@ def check(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     open_store(spec.store)  # touches nothing; refuses what can be no store's address
     with _scratch_folder() as folder:
         found = rehearse(spec, folder)
+        refusals, lacks = _unmeasurable(spec, folder / "split" / "holdout.jsonl")
     ingested, validated, divided = (found.figures.get(stage, {}) for stage in ("ingest", "validate", "split"))
     rows = validated.get("rows", ingested.get("rows", 0))
     return {
-        "usable": not found.refusals,
+        "usable": not (found.refusals or refusals),
         "spec": str(path),
         "name": spec.name,
         "source": spec.data.source,
@@ -104,8 +105,8 @@ def check(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "shape": validated.get("shape"),
         "split": divided.get("counts"),
         "findings": found.counts,
-        "reasons": [error.message for error in found.refusals],
-        "warnings": [*_too_little(spec, divided), *_expectations(validated)],
+        "reasons": [*(error.message for error in found.refusals), *refusals],
+        "warnings": [*_too_little(spec, divided), *_expectations(validated), *lacks],
         "problems": [finding.model_dump() for finding in found.findings],
     }
 
@@ -177,6 +178,21 @@ def _scratch_folder() -> Iterator[Path]:
         if error.filename is None or not str(error.filename).startswith(tempfile.gettempdir()):
             raise
         raise EnvironmentLacks(f"the temporary folder cannot be used: {error}; free some space, or set TMPDIR to another disk") from None
+
+
+def _unmeasurable(spec: RunSpec, holdout: Path) -> tuple[list[str], list[str]]:
+    """Return what is wrong with what is to be measured, and what this machine lacks for it: a run may be on another."""
+    from prooftune.evaluation.measurable import check_measurable
+
+    if not holdout.is_file():
+        return [], []
+    try:
+        check_measurable(spec, holdout)
+    except (SpecError, DataError) as error:
+        return [str(error)], []
+    except EnvironmentLacks as error:
+        return [], [str(error)]
+    return [], []
 
 
 def _too_little(spec: RunSpec, divided: dict[str, Any]) -> list[str]:

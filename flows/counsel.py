@@ -15,12 +15,19 @@ def advise_on(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         StoreUnavailable, TransientError: the source is in a bucket or hub that refuses or cannot be reached.
     """
     from flows.commands import rehearsed
+    from flows.planning import local_folder
+    from prooftune.economics import lengths
     from prooftune.evaluation.advice import advise
 
     with rehearsed(path, overrides) as (spec, found, splits):
-        advice, decision = advise(spec, splits["train"], found.figures["split"]["counts"], found.figures["validate"], {})
+        folder = local_folder(spec.backend)
+        encode = (lengths.exact_encoder(folder) if folder else None) or lengths.guess
+        counted = lengths.count_lengths(splits, spec.task, spec.backend.method.max_length, encode)
+        tokens: dict[str, Any] = {name: {"examples": split.examples, "total": split.total} for name, split in counted.items()}
+        advice, decision = advise(spec, splits["train"], found.figures["split"]["counts"], found.figures["validate"], tokens)
     return {
         "spec": str(path),
+        "overrides": list(overrides),
         "name": spec.name,
         **advice.model_dump(mode="json"),
         "stops": list(decision.reasons) if decision else [],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.text import Text
 
-from flows.layout import command, figures_table, marked, pairs, plain, show
+from flows.layout import command, figures_table, marked, pairs, plain, show, unbroken
 from prooftune.report.wording import number
 
 Answer = Mapping[str, Any]
@@ -42,21 +43,31 @@ def advice(answer: Answer) -> None:
         findings,
         *(marked("!", "yellow", f"A run would end in do_not_fine_tune. {reason}") for reason in answer["stops"]),
         plain("Before any model has run. What the baselines reach is weighed in the run, after they have.", "dim"),
-        command(f"prooftune plan {answer['spec']}"),
+        *unbroken({"next": command(shlex.join(["prooftune", "plan", answer["spec"], *_set(answer["overrides"])]))}),
     )
+
+
+def _set(overrides: Iterable[str]) -> list[str]:
+    return [part for text in overrides for part in ("--set", text)]
 
 
 def break_even(answer: Answer) -> None:
     """Show when tuning is paid back."""
     requests, months, monthly = answer["requests"], answer["months"], answer["saving_usd_per_month"]
-    paid = f"after {number(requests)} requests" if requests is not None else "never at these figures"
-    if requests is None and monthly is None:
-        paid = "not to be said without --requests-per-month"
     rows = {
         "saved a request": plain(f"{answer['saving_usd_per_request']:.4f} USD"),
         "saved a month": plain("– (no volume given)" if monthly is None else f"{monthly:,.2f} USD"),
-        "paid back": Text(paid, "bold"),
+        "paid back": Text(_paid_back(requests, months, monthly), "bold"),
     }
-    if months is not None:
+    if requests is not None and months is not None:
         rows["that is"] = plain(f"after {months:.2f} months at {number(answer['requests_per_month'])} requests a month")
     show(pairs(rows))
+
+
+def _paid_back(requests: int | None, months: float | None, monthly: float | None) -> str:
+    """Say it in requests; in months where no request has to be answered for it."""
+    if requests is not None:
+        return f"after {number(requests)} requests"
+    if months is not None:
+        return f"after {months:.2f} months"
+    return "never at these figures" if monthly is not None else "not to be said without --requests-per-month"

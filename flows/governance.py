@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 from typing import Any
 
 from prooftune.errors import EnvironmentLacks, ProoftuneError
@@ -21,7 +22,7 @@ def promote_run(
 
     store = _open(store_uri, endpoint_url)
     registry = promote(store, task, run_id, reason=reason, by=by or _user(), force=force)
-    return _changed(registry, store.uri, mirror_champion(registry, store_uri, endpoint_url))
+    return _changed(registry, store_uri, endpoint_url, mirror_champion(registry, store_uri, endpoint_url))
 
 
 def roll_back(task: str, reason: str, by: str | None, champion: str | None, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def roll_back(task: str, reason: str, by: str | None, champion: str | None, stor
 
     store = _open(store_uri, endpoint_url)
     registry = rollback(store, task, reason=reason, by=by or _user(), champion=champion)
-    return _changed(registry, store.uri, mirror_champion(registry, store_uri, endpoint_url))
+    return _changed(registry, store_uri, endpoint_url, mirror_champion(registry, store_uri, endpoint_url))
 
 
 def show_history(task: str, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
@@ -50,7 +51,8 @@ def show_history(task: str, store_uri: str, endpoint_url: str | None) -> dict[st
     found = history(store, task)
     listed = ("verdict", "metric", "baseline", "baseline_value", "candidate_value", "difference", "n")
     runs = [
-        {name: entry[name] for name in ("run_id", "registered_at", "champion_before")} | {name: entry["decision"][name] for name in listed}
+        {name: entry[name] for name in ("run_id", "registered_at", "champion_before", "met", "held_back")}
+        | {name: entry["decision"][name] for name in listed}
         for entry in found["history"]
     ]
     return {"store": store.uri, **{name: found[name] for name in ("task", "champion", "challenger", "changes")}, "runs": runs}
@@ -94,9 +96,23 @@ def mirror_champion(registry: dict[str, Any], store_uri: str, endpoint_url: str 
         return {"failed": str(error)}
 
 
-def _changed(registry: dict[str, Any], store_uri: str, mirrored: dict[str, Any] | None) -> dict[str, Any]:
-    change = registry["changes"][-1]
-    return {"store": store_uri, "task": registry["task"], "champion": registry["champion"], "change": change, "mlflow": mirrored}
+def _changed(registry: dict[str, Any], store_uri: str, endpoint_url: str | None, mirrored: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "store": _open(store_uri, endpoint_url).uri,
+        "task": registry["task"],
+        "champion": registry["champion"],
+        "change": registry["changes"][-1],
+        "mlflow": mirrored,
+        "next": f"prooftune history {shlex.quote(registry['task'])}{store_flags(store_uri, endpoint_url)}",
+    }
+
+
+def store_flags(store_uri: str, endpoint_url: str | None) -> str:
+    """Return what a command has to say of the store where it is not the default one, to be appended."""
+    from prooftune.spec import Store
+
+    flags = "" if store_uri == Store().uri else f" --store {shlex.quote(store_uri)}"
+    return flags if endpoint_url is None else f"{flags} --endpoint-url {shlex.quote(endpoint_url)}"
 
 
 def _open(store_uri: str, endpoint_url: str | None) -> Any:

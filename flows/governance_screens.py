@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,7 +34,7 @@ def change(answer: Answer) -> None:
         ),
         *_mirrored(answer["mlflow"]),
         "",
-        *unbroken({"how it came to be": command(f"prooftune history {shlex.quote(answer['task'])}")}),
+        *unbroken({"how it came to be": command(answer["next"])}),
     )
 
 
@@ -52,8 +51,13 @@ def history(answer: Answer) -> None:
     """Show champion and challenger, every change of the champion, newest first, and every run."""
     head = {"champion": plain(answer["champion"] or "none", "bold green" if answer["champion"] else "")}
     if answer["challenger"]:
-        head["challenger"] = plain(f"{answer['challenger']}: inconclusive; more held-out examples may settle it")
+        head["challenger"] = plain(f"{answer['challenger']}: {_open_because(answer)}")
     show(pairs(head), _changes(answer["changes"]), _runs(answer["runs"]), plain(f"store {answer['store']}", "dim"))
+
+
+def _open_because(answer: Answer) -> str:
+    why = next((run["held_back"] for run in answer["runs"] if run["run_id"] == answer["challenger"]), "")
+    return why or "inconclusive; more held-out examples may settle it"
 
 
 def _changes(changes: Iterable[Answer]) -> Table:
@@ -71,8 +75,12 @@ def _runs(runs: Iterable[Answer]) -> Table:
         values = ["–" if run[name] is None else f"{run[name]:.3f}" for name in ("baseline_value", "candidate_value")]
         gain = "–" if run["difference"] is None else points(run["difference"])
         verdict = Text(run["verdict"], COLOURS[run["verdict"]])
-        table.add_row(plain(run["run_id"]), verdict, " → ".join(values), gain, f"{run['n']:,}")
+        table.add_row(_named(run), verdict, " → ".join(values), gain, f"{run['n']:,}")
     return table
+
+
+def _named(run: Answer) -> Text:
+    return Text.assemble(visible(run["run_id"]), (f"\n{visible(run['held_back'])}" if run["held_back"] else "", "yellow"), overflow="fold")
 
 
 def _reason(made: Answer) -> str:

@@ -32,8 +32,8 @@ STAGES = {
     "forgetting": "put the general suite to it, before and after",
     "judge": "let a language model compare answers",
     "learn": "train on shares of the data",
-    "learning_curve": "say whether more examples would help",
     "failures": "cluster what it gets wrong",
+    "learning_curve": "say whether more examples would help",
     "gate": "decide on the paired evidence",
     "report": "HTML report and model card",
     "upload": "publish the files, the manifest last",
@@ -88,8 +88,8 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
         ],
         "seconds": round(sum(seconds.values()), 1) if known else None,
         "seconds_note": None if known else (_ON_GPU if gpu else "the base model is not on this machine, so its size is not known"),
-        "cost_usd": 0.0,
-        "cost_reason": "backend.provider is local: the run uses this machine and pays no provider",
+        "cost_usd": None if (asked := _paid(spec)) else 0.0,
+        "cost_reason": f"{' and '.join(asked)}; what answers cost is known when they are there" if asked else _FREE,
     }
 
 
@@ -98,10 +98,24 @@ _ON_GPU = "there is a GPU, whose speed a plan does not measure; expect a small p
 _MODEL_STAGES = ("model", "tokens", "preflight", "baselines", "train", "evaluate", "champion", "forgetting", "judge", "learn")
 
 
+_FREE = "backend.provider is local: the run uses this machine and pays no provider"
+
+
+def _paid(spec: RunSpec) -> list[str]:
+    """Return what a run asks of providers that bill."""
+    judge, larger = spec.judge, spec.baseline.larger
+    asked = []
+    if "larger_model" in spec.baseline.ladder and larger.provider != "local":
+        asked.append(f"the rung larger_model asks {larger.provider} {larger.model} each held-out question once")
+    if judge.model is not None:
+        asked.append(f"the judge {judge.provider} {judge.model} is asked at most {2 * judge.max_pairs} times")
+    return asked
+
+
 def _happens(stage: str, spec: RunSpec) -> bool:
     """Return whether a run of the spec has the stage."""
     wanted = {
-        "forgetting": spec.general.suite != "none",
+        "forgetting": spec.general.measures,
         "judge": spec.judge.model is not None,
         "learn": bool(spec.learning_curve.shares),
         "learning_curve": bool(spec.learning_curve.shares),

@@ -97,13 +97,14 @@ def plan(answer: Answer) -> None:
     stages = figures_table("stage", "what", ">about")
     for stage in answer["stages"]:
         stages.add_row(plain(stage["name"]), Text(stage["what"], "dim"), "?" if stage["seconds"] is None else _about(stage["seconds"]))
+    cost = "not known yet" if answer["cost_usd"] is None else f"${answer['cost_usd']:.2f}"
     total = f"unknown: {answer['seconds_note']}" if answer["seconds"] is None else _about(answer["seconds"])
     show(
         Text.assemble(("Plan for ", "bold"), (visible(answer["name"]), "bold cyan"), ("  nothing was run", "dim")),
         "",
         pairs({name: plain(value, "" if name else "dim") for name, value in facts.items()}),
         stages,
-        pairs({"in all": plain(total, "bold"), "cost": plain(f"${answer['cost_usd']:.2f}: {answer['cost_reason']}")}),
+        pairs({"in all": plain(total, "bold"), "cost": plain(f"{cost}: {answer['cost_reason']}")}),
         *[marked("!", "yellow", warning) for warning in answer["warnings"]],
         "",
         plain("A stage whose result is in the store already is not done again.", "dim"),
@@ -119,6 +120,7 @@ def result(answer: Answer) -> None:
     parts: list[RenderableType] = [_verdict(answer, colour)]
     if answer["evaluations"]:
         parts.append(_contestants(answer, colour))
+    parts += _checks(answer["decision"].get("checks", ()))
     if answer["stages"]:
         parts += [pairs({"  stages": _stages(answer["stages"])}), ""]
     places = {"report": answer["report"], "manifest": answer["manifest"], "Prefect UI": answer["ui_url"]}
@@ -173,6 +175,13 @@ def _cell(metric: Mapping[str, Any] | None, style: str) -> Text:
     return Text.assemble(
         (f"{metric['value']:.3f}", f"bold {style}"), (f"\n{metric['ci_low']:.3f}–{metric['ci_high']:.3f}{unscored}", "dim")
     )
+
+
+def _checks(checks: Sequence[Answer]) -> list[RenderableType]:
+    """What else the gate weighed, a line each; what is violated or open stands in the reasons with its figures."""
+    marks = {True: MARKS["ok"], False: MARKS["fail"], None: Text("?", "blue")}
+    lines = [Text.assemble("  ", marks[check["passed"]], " ", (visible(check["name"]), "dim")) for check in checks]
+    return [Text("  also weighed", "dim"), *lines, ""] if lines else []
 
 
 def _stages(stages: Sequence[Answer]) -> Text:

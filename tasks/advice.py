@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 
 from prooftune.spec import RunSpec
-from prooftune.types import StageOutput
+from prooftune.types import FileRef, StageOutput
 from tasks.artifacts import show_markdown
 from tasks.gate import decision_text, write_decision
 from tasks.policies import policy
@@ -16,13 +16,13 @@ from tasks.scoring import read_evaluations
 from tasks.stage import Stage
 
 
-@task(**policy("advise", version=2, timeout_minutes=15))
+@task(**policy("advise", version=3, timeout_minutes=15))
 def advise(
-    spec: RunSpec, prices: str, validated: StageOutput, tokens: StageOutput, splits: StageOutput, baselines: StageOutput
+    spec: RunSpec, prices: FileRef, validated: StageOutput, tokens: StageOutput, splits: StageOutput, baselines: StageOutput
 ) -> StageOutput:
     """Weigh data, baselines, power, use and money; hands on ``advice.json``, and ``decision.json`` where training is not worth it.
 
-    ``prices`` is the digest of the price list.
+    ``prices`` is the price list that the spec names; it is here for the stage's key.
     """
     from prooftune.evaluation.advice import advise as weigh
 

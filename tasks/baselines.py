@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import task
 
 from prooftune.spec import Baseline, Store, Task
-from prooftune.types import ModelRef, StageOutput
+from prooftune.types import FileRef, ModelRef, StageOutput
 from tasks.models import answerer_of, local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -15,19 +15,21 @@ from tasks.scoring import show_evaluations
 from tasks.stage import Stage
 
 
-@task(**policy("baselines", 2, 24 * 60, "gpu"))
+@task(**policy("baselines", 3, 24 * 60, "gpu"))
 def run_baselines(
     store: Store,
     options: Task,
     baseline: Baseline,
     model: ModelRef,
+    larger: ModelRef | None,
     embedding: ModelRef | None,
-    documents: str | None,
+    documents: FileRef | None,
     splits: StageOutput,
 ) -> StageOutput:
     """Score each rung of the ladder on the sealed holdout; hands on its predictions, evaluation and prompts.
 
-    ``documents`` is the digest of those that the rung rag reads. A killed ladder goes on with the rung it was at.
+    ``larger`` is the model of the rung larger_model where it is on this machine, ``documents`` what the rung rag reads. A killed ladder
+    goes on with the rung it was at.
     """
     from prooftune.evaluation.ladder.baselines import run_baselines as run
 
@@ -46,9 +48,9 @@ def run_baselines(
             report_to_ui("baselines"),
             trust_remote_code=model.trust_remote_code,
             model_name=model.name,
-            larger=lambda: answerer_of(baseline.larger),
+            larger=lambda: answerer_of(baseline.larger, larger, out),
             embedding_folder=local_folder(embedding).path if embedding else None,
-            documents=Path(baseline.documents) if documents and baseline.documents else None,
+            documents=Path(documents.path) if documents else None,
         ),
         resumable=True,
     )

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from prooftune.spec import General, Method, RunSpec, Store
-from prooftune.types import ModelRef, StageOutput
+from prooftune.evidence import Champion
+from prooftune.spec import General, Judge, Method, RunSpec, Store, Task
+from prooftune.types import FileRef, ModelRef, StageOutput
 from tasks.artifacts import show_table
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
 from tasks.scoring import best_rung, read_evaluations, read_predictions
 from tasks.stage import Stage
+from tasks.upload import published
 
 
-@task(**policy("forgetting", 1, 12 * 60, "gpu"))
+@task(**policy("forgetting", 2, 12 * 60, "gpu"))
 def measure_forgetting(
-    store: Store, options: General, method: Method, model: ModelRef, trained: StageOutput, candidate: StageOutput
+    store: Store,
+    options: General,
+    tasks: FileRef | None,
+    method: Method,
+    model: ModelRef,
+    trained: StageOutput,
+    candidate: StageOutput,
 ) -> StageOutput:
-    """Put the general suite to the base model and to the candidate; hands on ``forgetting.json``."""
+    """Put the general suite to the base model and to the candidate; hands on ``forgetting.json``.
+
+    ``tasks`` are those of lm-eval that are the user's own.
+    """
     from prooftune.evaluation.general import measure_forgetting as measure
 
     stage = Stage(store)
@@ -31,7 +43,7 @@ def measure_forgetting(
         lambda out: measure(
             local_folder(model).path,
             weights,
-            options,
+            options.model_copy(update={"lm_eval_folder": tasks.path if tasks else None}),
             out,
             report_to_ui("forgetting"),
             kind=method.kind,
@@ -42,64 +54,85 @@ def measure_forgetting(
     return output
 
 
-@task(**policy("judge", 1, 48 * 60, "managed"))
-def judge(spec: RunSpec, labels: str | None, prices: str, baselines: StageOutput, candidate: StageOutput) -> StageOutput:
+@task(**policy("judge", 2, 48 * 60, "managed"))
+def judge(
+    store: Store,
+    options: Judge,
+    task_options: Task,
+    labels: FileRef | None,
+    prices: FileRef,
+    baselines: StageOutput,
+    candidate: StageOutput,
+) -> StageOutput:
     """Let a language model compare the candidate's answers with the best baseline's; hands on ``judge.json`` and ``judge.jsonl``.
 
-    ``labels`` and ``prices`` are digests of the human labels and of the price list. After a kill only what is missing is asked for.
+    ``labels`` are people's. After a kill only what is missing is asked for.
     """
     from prooftune.economics.prices import price_judge
     from prooftune.evaluation.judge import judge_pairs
 
-    stage = Stage(spec.store)
-    best = best_rung(stage, baselines, spec.task.metric)
+    stage = Stage(store)
+    best = best_rung(stage, baselines, task_options.metric)
     baseline = read_predictions(stage, baselines, f"{best}.predictions.jsonl")
     answers = read_predictions(stage, candidate, "candidate.predictions.jsonl")
-    human = Path(spec.judge.human_labels) if labels and spec.judge.human_labels else None
+    human = Path(labels.path) if labels else None
 
     def work(out: Path) -> dict[str, Any]:
-        judge_pairs(spec.judge, spec.task, best, baseline, answers, out, report_to_ui("judge"), human_labels=human)
-        return price_judge(spec, out / "judge.json")
+        if human is not None:
+            shutil.copyfile(human, out / "human_labels.jsonl")
+        judge_pairs(options, task_options, best, baseline, answers, out, report_to_ui("judge"), human_labels=human)
+        return price_judge(options, prices.path, out / "judge.json")
 
     output = stage.perform(work, resumable=True)
     show_table([output.figures], key="judge", description="The judge's verdicts, each pair in both orders")
     return output
 
 
-@task(**(policy("find_champion", version=1, timeout_minutes=10) | {"cache_policy": NO_CACHE, "persist_result": False}))
-def find_champion(store: Store, name: str, trained: StageOutput) -> str | None:
-    """Return the run that was the champion before this candidate. Never cached: the registry changes."""
+@task(**(policy("find_champion", version=2, timeout_minutes=60) | {"cache_policy": NO_CACHE, "persist_result": False}))
+def find_champion(store: Store, name: str, run_key: str, outputs: tuple[StageOutput, ...]) -> Champion:
+    """Return the champion that this candidate has to meet, and why it cannot where it cannot. Never cached: the registry changes.
+
+    ``outputs`` are those that training and evaluation rest on, and their own: by them a repeated run is known.
+    """
+    from prooftune.evaluation.champion_files import opponent
     from prooftune.storage.objects import open_store
-    from prooftune.storage.registry import champion_before
+    from prooftune.storage.registry_contest import champion_to_meet
 
-    weights = {ref.sha256 for path, ref in trained.artifacts.items() if path.endswith(".safetensors")}
-    return champion_before(open_store(store), name, weights)
+    objects = open_store(store)
+    return opponent(objects, champion_to_meet(objects, name, run_key, published(outputs)))
 
 
-@task(**policy("champion", 1, 12 * 60, "gpu"))
+@task(**policy("champion", 2, 12 * 60, "gpu"))
 def meet_champion(
-    spec: RunSpec, champion: str | None, model: ModelRef, splits: StageOutput, trained: StageOutput, candidate: StageOutput
+    store: Store,
+    contest: RunSpec,
+    champion: Champion,
+    model: ModelRef,
+    splits: StageOutput,
+    trained: StageOutput,
+    candidate: StageOutput,
 ) -> StageOutput:
     """Compare the candidate with the champion on the champion's holdout and on the new one; hands on ``champion.json``."""
-    from prooftune.evaluation.champion import evaluate_against_champion, no_champion
+    from prooftune.evaluation.champion import evaluate_against_champion, not_compared
 
-    stage = Stage(spec.store)
-    if champion is None:
-        return stage.perform(no_champion)
-    train, holdout = stage.path(splits, "train.jsonl"), stage.path(splits, "holdout.jsonl")
+    stage, run_id = Stage(store), champion.run_id
+    if run_id is None or champion.reason:
+        return stage.perform(lambda out: not_compared(champion, out))
+    train, validation, holdout = (stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout"))
     answers = stage.path(candidate, "candidate.predictions.jsonl")
     weights = stage.folder(trained, str(candidate.figures["weights"]))
     return stage.perform(
         lambda out: evaluate_against_champion(
             stage.objects,
-            champion,
+            run_id,
             train,
+            validation,
             holdout,
             str(splits.figures["holdout_sha256"]),
             answers,
             local_folder(model).path,
             weights,
-            spec,
+            contest,
             out,
             report_to_ui("champion"),
         )
@@ -107,10 +140,10 @@ def meet_champion(
 
 
 @task(**policy("costs", version=1, timeout_minutes=10))
-def count_costs(spec: RunSpec, prices: str, baselines: StageOutput, trained: StageOutput, candidate: StageOutput) -> StageOutput:
+def count_costs(spec: RunSpec, prices: FileRef, baselines: StageOutput, trained: StageOutput, candidate: StageOutput) -> StageOutput:
     """Price every way to serve the task from measured tokens and seconds; hands on ``costs.json``.
 
-    ``prices`` is the digest of the price list.
+    ``prices`` is the price list that the spec names; it is here for the stage's key.
     """
     from prooftune.economics.costs import write_costs
 

@@ -24,7 +24,7 @@ WEIGHED: dict[str, type[Frozen]] = {
 """Files of evidence that the gate reads, where a stage wrote them."""
 
 
-@task(**policy("gate", version=2, timeout_minutes=30))
+@task(**policy("gate", version=3, timeout_minutes=30))
 def gate(
     spec: RunSpec, splits: StageOutput, baselines: StageOutput, candidate: StageOutput, weighed: tuple[StageOutput, ...]
 ) -> StageOutput:

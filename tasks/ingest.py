@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from prooftune.errors import DataError
-from prooftune.spec import Store
-from prooftune.types import StageOutput
+from prooftune.spec import RunSpec, Store
+from prooftune.types import FileRef, StageOutput
 from tasks.artifacts import show_table
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -49,15 +50,17 @@ def fingerprint(source: str) -> str:
 
 
 @task(**(policy("fingerprint_files", version=1, timeout_minutes=60) | {"cache_policy": NO_CACHE, "persist_result": False}))
-def fingerprint_files(documents: str | None, human_labels: str | None, prices: str | None) -> dict[str, str]:
-    """Digest the files that the spec names besides its source, and the price list. Never cached, as the source's digest."""
+def fingerprint_files(spec: RunSpec) -> dict[str, FileRef]:
+    """Digest the files that the spec names besides its source, by field, and the price list. Never cached, as the source's digest."""
     from prooftune.economics.prices import price_digest
     from prooftune.evaluation.ladder.passages import documents_digest
-    from prooftune.storage.disk import sha256_of
+    from prooftune.storage.disk import sha256_of, sha256_of_folder
 
-    found = {"prices": price_digest(Path(prices) if prices else None)}
-    if documents is not None:
-        found["documents"] = documents_digest(Path(documents))
-    if human_labels is not None:
-        found["human_labels"] = sha256_of(Path(human_labels))
-    return found
+    digests: dict[str, tuple[str | None, Callable[[Path], str]]] = {
+        "documents": (spec.baseline.documents, documents_digest),
+        "human_labels": (spec.judge.human_labels, sha256_of),
+        "lm_eval_folder": (spec.general.lm_eval_folder, sha256_of_folder),
+    }
+    prices = spec.use.prices
+    found = {"prices": FileRef(path=prices or "", sha256=price_digest(Path(prices) if prices else None))}
+    return found | {name: FileRef(path=path, sha256=of(Path(path))) for name, (path, of) in digests.items() if path is not None}

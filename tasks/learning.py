@@ -75,7 +75,7 @@ def learning_curve(
     )
 
 
-@task(**policy("failures", version=1, timeout_minutes=60))
+@task(**policy("failures", version=2, timeout_minutes=60))
 def analyse_failures(
     store: Store, options: Task, embedding: ModelRef | None, seed: int, splits: StageOutput, candidate: StageOutput
 ) -> StageOutput:

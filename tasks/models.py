@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -27,19 +28,20 @@ def find_model(name: str, revision: str | None, trust_remote_code: bool) -> Mode
     return ModelRef(name=name, revision=found.revision, sha256=found.sha256, trust_remote_code=trust_remote_code)
 
 
-def answerer_of(contestant: Contestant) -> Answerer:
-    """Return a model of this machine, or one behind an API, ready to be prompted."""
-    if contestant.provider != "local":
+def answerer_of(contestant: Contestant, model: ModelRef | None, keep: Path) -> Answerer:
+    """Return a contestant ready to be prompted: ``model`` on this machine, or, where that is None, the one behind an API.
+
+    Answers of an API are kept in the folder ``keep`` as they come, so that none is paid for twice.
+    """
+    if model is None:
         from prooftune.evaluation.answers.api_answerer import api_answerer
 
-        return api_answerer(contestant)
+        return api_answerer(contestant, keep=keep)
     from prooftune.evaluation.answers.answering import LocalAnswerer
     from prooftune.models.loading import load_base, load_tokenizer
-    from prooftune.models.resolve import resolve_model
 
-    name = contestant.model or ""
-    folder = resolve_model(name).path
-    return LocalAnswerer(load_base(folder), load_tokenizer(folder), name)
+    folder = local_folder(model).path
+    return LocalAnswerer(load_base(folder), load_tokenizer(folder), model.name)
 
 
 def local_folder(model: ModelRef) -> ModelFolder:

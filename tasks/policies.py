@@ -20,26 +20,36 @@ from prefect.tasks import Task
 from pydantic import BaseModel
 
 from prooftune.errors import TransientError
-from prooftune.spec import Store, digest
+from prooftune.spec import RunSpec, Store, Tracking, digest
 from prooftune.storage.objects import NoSuchObject, open_store
-from prooftune.types import StageOutput
+from prooftune.types import FileRef, StageOutput
 from tasks.progress import note_finished, note_started
 
 RETRY_DELAYS_S = [2.0, 10.0, 30.0, 60.0]
+PLACES: Any = {
+    "store": True,
+    "tracking": True,
+    "data": {"source"},
+    "baseline": {"documents"},
+    "judge": {"human_labels"},
+    "use": {"prices"},
+    "general": {"lm_eval_folder"},
+}
+"""Fields of a spec that say where something is; what it holds counts by its digest."""
 VERSIONS: dict[str, int] = {}
 """Version of each stage, as its task declares it."""
 
 
 @dataclass
 class StageCache(CachePolicy):
-    """Keys a stage by its name, its version and the content of its inputs; where the result is stored does not count."""
+    """Keys a stage by its name, its version and the content of its inputs; where anything lies, or is told as well, does not count."""
 
     stage: str = ""
     version: int = 1
 
     def compute_key(self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any) -> str:
         """Return the key of the stage's record in the object store."""
-        content = {name: _content(value) for name, value in inputs.items() if not isinstance(value, Store)}
+        content = {name: _content(value) for name, value in inputs.items() if not isinstance(value, Store | Tracking)}
         return f"stages/{self.stage}/{digest([self.stage, self.version, content])[:32]}/record.json"
 
 
@@ -115,8 +125,14 @@ def _content(value: object) -> object:
     """Reduce an input to JSON that names its content: digests for outputs of other stages, fields for specs."""
     if isinstance(value, StageOutput):
         return {name: ref.sha256 for name, ref in value.artifacts.items()}
+    if isinstance(value, FileRef):
+        return value.sha256
+    if isinstance(value, RunSpec):
+        return value.model_dump(mode="json", exclude=PLACES)
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, tuple | list):
         return [_content(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _content(item) for name, item in value.items()}
     return value

@@ -13,39 +13,31 @@ from prooftune.results import read_result
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import NoSuchObject, open_store
-from prooftune.types import Decision, Evaluation, ModelRef, RunResult, StageOutput, StageTime
-from tasks.policies import VERSIONS
+from prooftune.types import Decision, Evaluation, FileRef, ModelRef, RunResult, StageOutput, StageTime
+from tasks.policies import PLACES, VERSIONS
 from tasks.progress import finished_stages
 from tasks.upload import data_manifest
 
-PLACES: Any = {
-    "store": True,
-    "tracking": True,
-    "data": {"source"},
-    "baseline": {"documents"},
-    "judge": {"human_labels"},
-    "use": {"prices"},
-}
-"""Fields that say where something is; what it holds counts by its digest."""
 
-
-def run_id_of(
-    spec: RunSpec, source_fingerprint: str, files: dict[str, str], models: tuple[ModelRef, ...], outputs: tuple[StageOutput, ...]
-) -> str:
-    """Return the run's id: the name and a digest of all that its result depends on. The same inputs are the same run.
-
-    Where that run is published already with other results (a run with ``--fresh``, which measures anew), the id gets a digest of these
-    results too: a published run is never replaced, and the result shown is always the one that was just reached.
-    """
+def run_key_of(spec: RunSpec, source_fingerprint: str, files: dict[str, FileRef], models: tuple[ModelRef, ...]) -> str:
+    """Return the run's name and a digest of all that its result depends on. The same inputs are the same run."""
+    contents = {name: file.sha256 for name, file in files.items()}
     content = spec.model_dump(mode="json", exclude=PLACES)
-    known = [__version__, VERSIONS, content, source_fingerprint, files, [model.model_dump() for model in models]]
-    run_id = f"{spec.name}-{digest(known)[:12]}"
+    known = [__version__, VERSIONS, content, source_fingerprint, contents, [model.model_dump() for model in models]]
+    return f"{spec.name}-{digest(known)[:12]}"
+
+
+def run_id_of(spec: RunSpec, run_key: str, outputs: tuple[StageOutput, ...]) -> str:
+    """Return the run's id: its key, and, where the run is published already with other results, a digest of these results too.
+
+    A run with ``--fresh`` measures anew. A published run is never replaced, and the result shown is always the one that was just reached.
+    """
     results = results_digest(outputs)
     try:
-        published = read_manifest(open_store(spec.store), run_id).facts["results"]
+        published = read_manifest(open_store(spec.store), run_key).facts["results"]
     except NoSuchObject:
-        return run_id
-    return run_id if published == results else f"{run_id}-{results[:6]}"
+        return run_key
+    return run_key if published == results else f"{run_key}-{results[:6]}"
 
 
 def results_digest(outputs: tuple[StageOutput, ...]) -> str:
@@ -54,10 +46,11 @@ def results_digest(outputs: tuple[StageOutput, ...]) -> str:
 
 
 def lineage_of(
-    spec: RunSpec, source_fingerprint: str, files: dict[str, str], model: ModelRef, outputs: tuple[StageOutput, ...]
+    spec: RunSpec, source_fingerprint: str, files: dict[str, FileRef], model: ModelRef, outputs: tuple[StageOutput, ...]
 ) -> dict[str, Any]:
     """Return what the result is made from, as digests."""
-    return lineage(spec, source_fingerprint, data_manifest(outputs), model, files, VERSIONS)
+    contents = {name: file.sha256 for name, file in files.items()}
+    return lineage(spec, source_fingerprint, data_manifest(outputs), model, contents, VERSIONS)
 
 
 def run_facts(

@@ -17,7 +17,7 @@ from tasks.stage import Stage
 EVALUATION, PREDICTIONS = ".evaluation.json", ".predictions.jsonl"
 
 
-@task(**policy("evaluate", 2, 12 * 60, "gpu"))
+@task(**policy("evaluate", 3, 12 * 60, "gpu"))
 def evaluate(
     store: Store,
     options: Task,
@@ -68,9 +68,17 @@ def evaluate(
 
 
 def read_evaluations(stage: Stage, output: StageOutput) -> tuple[Evaluation, ...]:
-    """Return the evaluations that a stage handed on, in its order."""
-    names = [name for name in output.artifacts if name.endswith(EVALUATION)]
-    return tuple(Evaluation.model_validate_json(stage.path(output, name).read_bytes()) for name in names)
+    """Return the evaluations that a stage handed on, rungs in the order of the ladder."""
+    return tuple(
+        Evaluation.model_validate_json(stage.path(output, f"{name}{EVALUATION}").read_bytes()) for name in contestants(output, EVALUATION)
+    )
+
+
+def contestants(output: StageOutput, suffix: str) -> list[str]:
+    """Return whose files a stage handed on, rungs in the order of the ladder: of two that are equally good the earlier one counts."""
+    names = [name.removesuffix(suffix) for name in output.artifacts if name.endswith(suffix) and "/" not in name]
+    ladder = list(output.figures)  # a rung's figures stand where the rung stood
+    return sorted(names, key=lambda name: ladder.index(name) if name in ladder else len(ladder))
 
 
 def read_predictions(stage: Stage, output: StageOutput, name: str) -> list[Prediction]:
@@ -82,8 +90,7 @@ def read_predictions(stage: Stage, output: StageOutput, name: str) -> list[Predi
 
 def read_rungs(stage: Stage, baselines: StageOutput) -> dict[str, list[Prediction]]:
     """Return each rung's answers."""
-    names = [name for name in baselines.artifacts if name.endswith(PREDICTIONS)]
-    return {name.removesuffix(PREDICTIONS): read_predictions(stage, baselines, name) for name in names}
+    return {name: read_predictions(stage, baselines, f"{name}{PREDICTIONS}") for name in contestants(baselines, PREDICTIONS)}
 
 
 def best_rung(stage: Stage, baselines: StageOutput, metric: str) -> str:

@@ -70,14 +70,16 @@ class Stage:
             if not resumable:
                 shutil.rmtree(out, ignore_errors=True)
             out.mkdir(exist_ok=True)
+            before = _seconds_before(folder) if resumable else 0.0
             started = time.monotonic()
             with full_disk_said(out):
                 figures = dict(work(out))
             artifacts = self._upload(out)
-            seconds = time.monotonic() - started
+            seconds = before + time.monotonic() - started
             output = StageOutput(stage=self.name, key=self.key, artifacts=artifacts, figures=figures, seconds=seconds)
             self._results.write(output, key=self._record)
             finished = folder / "finished"
+            (folder / "attempt").unlink(missing_ok=True)
             out.rename(finished)  # a kill while it is removed leaves nothing that looks resumable
             shutil.rmtree(finished)
         get_run_logger().info("%s: %d files, %.1f s, %s", self.name, len(artifacts), seconds, self.key)
@@ -88,6 +90,18 @@ class Stage:
         files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
         content = digest({name: sha256_of(path) for name, path in files.items()})[:16]
         return {name: self.objects.upload(path, f"{self.key}/{content}/{name}") for name, path in files.items()}
+
+
+def _seconds_before(folder: Path) -> float:
+    """Return the seconds that earlier attempts worked, up to the last file that each wrote, and note that another one begins."""
+    attempt, out = folder / "attempt", folder / "out"
+    spent = 0.0
+    if attempt.is_file():
+        spent, began = (float(number) for number in attempt.read_text().split())
+        last = max((path.stat().st_mtime for path in out.rglob("*") if path.is_file()), default=began)
+        spent += max(last - began, 0.0)
+    attempt.write_text(f"{spent} {time.time()}")
+    return spent
 
 
 @contextmanager

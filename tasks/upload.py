@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.logging import get_run_logger
 
+from prooftune.errors import ProoftuneError
 from prooftune.spec import RunSpec
+from prooftune.storage.objects import ObjectStore
 from prooftune.types import ArtifactRef, Decision, StageOutput
 from tasks.artifacts import show_link
 from tasks.policies import policy
@@ -89,9 +92,12 @@ def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[Sta
     return output
 
 
-@task(**policy("register", version=2, timeout_minutes=10))
+@task(**policy("register", version=3, timeout_minutes=10))
 def register(spec: RunSpec, run_id: str, decision: Decision, uploaded: StageOutput) -> StageOutput:
-    """Enter the run in the registry, and in MLflow's where the spec names one; a promoted candidate becomes the task's champion."""
+    """Enter the run in the registry, and in MLflow's where the spec names one; a promoted candidate becomes the task's champion.
+
+    A ``note`` in the figures says why it did not. A mirror that fails is told, and the next run or change of the champion heals it.
+    """
     from prooftune.storage.registry import register as enter
 
     stage = Stage(spec.store)
@@ -99,10 +105,20 @@ def register(spec: RunSpec, run_id: str, decision: Decision, uploaded: StageOutp
 
     def work(out: Path) -> dict[str, Any]:
         registry = enter(stage.objects, spec.name, run_id, manifest, decision)
-        if spec.tracking.mlflow is None:
-            return {"registry": registry}
-        from prooftune.tracking.mlflow_registry import mirror
-
-        return {"registry": registry, "mlflow": mirror(spec.tracking.mlflow, stage.objects, spec.name)}
+        if note := registry.pop("note"):
+            get_run_logger().warning("%s is not in use: %s", run_id, note)
+        told = {"registry": registry, "note": note}
+        return told if spec.tracking.mlflow is None else told | {"mlflow": mirrored(spec.tracking.mlflow, stage.objects, spec.name)}
 
     return stage.perform(work)
+
+
+def mirrored(tracking_uri: str, objects: ObjectStore, name: str) -> dict[str, Any]:
+    """Bring MLflow's registry up to date; ``failed`` says why it is not, else None."""
+    from prooftune.tracking.mlflow_registry import mirror
+
+    try:
+        return {"failed": None, **mirror(tracking_uri, objects, name)}
+    except ProoftuneError as error:
+        get_run_logger().warning("MLflow's registry was not brought up to date: %s", error)
+        return {"failed": str(error)}

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Fault:
-    """What to do to the next requests whose path contains a text."""
+    """What to do to the next requests whose path, and whose body, contains a text."""
 
     kind: str
     """``reset``, ``malformed``, ``not a reply``, ``cut``, ``lose answer``, ``refusal``, ``truncated``, or an HTTP status."""
@@ -33,6 +33,7 @@ class Fault:
     headers: dict[str, str]
     more: Json
     method: str
+    asking: str
 
 
 @dataclass
@@ -71,15 +72,16 @@ class ChatServer:
         headers: Json | None = None,
         more: Json | None = None,
         method: str = "",
+        asking: str = "",
     ) -> None:
         """Order a fault for the next ``times`` requests whose path contains the text; ``more`` goes into the error's body."""
-        self.faults.append(Fault(kind, times, containing, message, headers or {}, more or {}, method))
+        self.faults.append(Fault(kind, times, containing, message, headers or {}, more or {}, method, asking))
 
-    def due(self, method: str, path: str) -> Fault | None:
+    def due(self, method: str, path: str, body: Json) -> Fault | None:
         """Return the fault for this request, if one is due."""
         with self.lock:
             for fault in self.faults:
-                if fault.times and fault.containing in path and fault.method in method:
+                if fault.times and fault.containing in path and fault.method in method and fault.asking in str(body):
                     fault.times -= 1
                     return fault
         return None
@@ -215,7 +217,7 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
             if given != server.key:
                 self._send(401, json.dumps({"error": {"message": f"Incorrect API key provided: {given}", "type": "x", "code": None}}))
                 return
-            fault = server.due(self.command, path)
+            fault = server.due(self.command, path, body)
             kind = fault.kind if fault else ""
             if kind == "reset":
                 self._reset()

@@ -67,6 +67,8 @@ class JudgeVerdict(Frozen):
     baseline_first: str | None
     outcome: Literal["candidate", "baseline", "tie"] | None
     """Both orders agree, or ``tie`` where they contradict each other; None = unscored."""
+    answers: str = ""
+    """Digest of both answers: a human label that names it counts for these answers only."""
 
 
 class JudgeReport(Frozen):
@@ -84,16 +86,20 @@ class JudgeReport(Frozen):
     unscored: int
     contradictions: int
     """Ties because the two orders contradict each other: the judge's position bias."""
-    win_rate: float
-    """(wins + ties / 2) / scored pairs."""
-    ci_low: float
-    ci_high: float
+    win_rate: float | None
+    """(wins + ties / 2) / scored pairs; None = not one pair was scored."""
+    ci_low: float | None
+    ci_high: float | None
     """95 %, paired bootstrap over the scored pairs."""
     p_value: float
     """Exact sign test of wins against losses."""
     kappa: float | None = None
-    """Cohen's kappa with the human labels; None = there are none."""
+    """Cohen's kappa with the human labels, over pairs that the judge was asked about; None = not defined."""
     kappa_n: int = 0
+    kappa_skipped: int = 0
+    """Human labels that count nowhere: on other answers, or on pairs that were not judged or left unscored."""
+    batched: bool = False
+    """Whether the provider's batch API was used, which costs half."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
     cost_usd: float | None = None
@@ -208,7 +214,7 @@ class FailureCluster(Frozen):
     confusion: str | None = None
     """Most frequent ``target → answer``, for short answers."""
     nearest: tuple[str, ...] = ()
-    """Ids of the training examples nearest to the cluster's middle."""
+    """Where the training examples nearest to the cluster's middle were read, as in ``tickets.jsonl:417``, nearest first."""
     nearest_similarity: float = 0.0
     """Mean cosine similarity of those; a low one says that training has nothing like it."""
     advice: str = ""
@@ -238,7 +244,7 @@ class Rival(Frozen):
     p_value: float
     n: int
     seen: int
-    """Examples left out because one of the two was trained on them."""
+    """Examples left out because one of the two was trained on them, or had its checkpoint chosen by them."""
 
 
 class Champion(Frozen):
@@ -246,3 +252,7 @@ class Champion(Frozen):
 
     run_id: str | None
     rivals: tuple[Rival, ...] = ()
+    same_holdout: bool = False
+    """Whether the champion was promoted on the candidate's own holdout: then there is one comparison, on the ``new`` one."""
+    reason: str = ""
+    """Why the champion could not be met: a file of its run is gone or damaged, or its base model. Then there are no comparisons."""

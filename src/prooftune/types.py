@@ -160,7 +160,7 @@ class Decision(Frozen):
     ci_high: float | None = None
     p_value: float | None = None
     test: str | None = None
-    """``exact McNemar`` or ``paired bootstrap``."""
+    """``exact McNemar`` or ``paired permutation``."""
     n: int = 0
     unscored: int = 0
     n_needed: int | None = None
@@ -195,6 +195,13 @@ class StageOutput(Frozen):
     """JSON-able figures for the report and the next stages."""
     seconds: float
     """Wall time of the stage's own work, when it was really done."""
+
+
+class FileRef(Frozen):
+    """Files that the spec names, by content: wherever they lie, the same content is the same input."""
+
+    path: str
+    sha256: str
 
 
 class ModelRef(Frozen):

@@ -118,7 +118,7 @@ def test_a_kill_during_a_multipart_upload_shows_nothing(s3_uri: str, s3_server: 
     def store(number: object) -> S3Store:
         return S3Store(bucket, f"{prefix}/{number}", s3_server.endpoint, part_size=5 << 20)
 
-    total = _lines_of(lambda: _publish_and_register(store("dry"), files))
+    total = _lines_of(lambda: publish(store("dry"), "run-1", files, {}))
     orphans = 0
     for number, point in enumerate(range(total // 10, total, total // 8)):
         _is_killed_at_each(

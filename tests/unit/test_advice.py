@@ -169,6 +169,22 @@ def test_power(n: int, speaks: str) -> None:
     assert finding.figure == f"{n} held-out examples, 15.0 points to task.target"
 
 
+def test_power_is_not_asked_for_where_no_gain_is_missing() -> None:
+    """A baseline at the target, or above it, leaves nothing to see."""
+    assert list(power(case_of(baselines=(rung("few_shot", 0.95),)))) == []
+    assert list(power(case_of(baselines=(rung("few_shot", 1.0),)))) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size"),
+    [(85_000, "85,000"), (100_000, "0.1M"), (1_240_000, "1.2M"), (134_515_008, "135M"), (7_000_000_000, "7,000M")],
+)
+def test_small_models_have_a_size_too(parameters: int, size: str) -> None:
+    """No model has 0M parameters."""
+    case = case_of(machine=GPU, parameters=parameters, baselines=())
+    assert f"{size} parameters" in recommend(case, decided(case))[1]
+
+
 def test_power_before_a_baseline_has_run_says_what_it_supposes() -> None:
     """Half right, where gains are hardest to see."""
     assert "No baseline has run yet; this supposes one at 0.5" in found(case_of(baselines=()), "power").text

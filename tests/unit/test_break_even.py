@@ -5,10 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests_support import ROOT
 
+from flows.cli import main
 from prooftune.economics.break_even import (
     cumulative_usd,
     months_until_paid,
@@ -120,6 +122,8 @@ def test_the_curves_cross_at_the_break_even(tuning: float, saving: float, once: 
         pytest.param(45, 0.1, 0, 0, 450, None, id="no volume: requests are known, months are never"),
         pytest.param(45, 0.1, 10, 0, None, None, id="no volume with hosting: never"),
         pytest.param(45, 0.1, 0, None, 450, None, id="unknown volume: requests are known"),
+        pytest.param(45, 0.1, -100, 0, None, 0.45, id="work saved pays without a request: months alone"),
+        pytest.param(0, 0.1, -100, 0, 0, 0.0, id="work saved and nothing to pay back: at once"),
         pytest.param(45, 0.1, 10, None, None, None, id="unknown volume with hosting: not to be said"),
         pytest.param(45, 0.1, 500, 5_000, None, None, id="savings just cover hosting: never"),
         pytest.param(0, 0.1, 500, 5_000, 0, 0.0, id="savings just cover hosting and tuning was free: at once"),
@@ -138,6 +142,33 @@ def test_saving_per_month_needs_a_volume() -> None:
     """Without a volume nothing is said; with none at all, hosting is lost."""
     assert saving_per_month(0.1, 10, None) is None
     assert saving_per_month(0.1, 10, 0) == -10
+
+
+def test_hosting_that_only_an_absurd_volume_covers_is_not_covered() -> None:
+    """A saving that is as good as none gives no volume to hope for."""
+    assert volume_for_hosting(0.25, 250_000_000) == 1_000_000_000
+    assert volume_for_hosting(0.25, 250_000_001) is None
+    assert volume_for_hosting(3.4e-9, 1_241) is None
+    assert volume_for_hosting(-0.1, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown", "hidden"),
+    [
+        (["--requests-per-month", "0", "--work-saved", "100"], "after 0.45 months", "requests"),
+        (["--requests-per-month", "5000"], "after 450 requests", "never"),
+        (["--hosting", "10"], "not to be said without --requests-per-month", "after"),
+        (["--requests-per-month", "10", "--hosting", "10"], "never at these figures", "after"),
+    ],
+)
+def test_the_command_says_when_tuning_is_paid_back(arguments: list[str], shown: str, hidden: str) -> None:
+    """In months alone where no request is answered for it."""
+    fixed = ["break-even", "--tuning", "45", "--before", "0.2", "--after", "0.1"]
+    result = CliRunner().invoke(main, [*fixed, *arguments])
+    assert result.exit_code == 0, result.output
+    told = result.stdout[result.stdout.index("paid back") :]
+    assert shown in told
+    assert hidden not in told
 
 
 def test_a_curve_shows_the_break_even_in_its_middle() -> None:

@@ -63,11 +63,11 @@ def judge(wins: int, losses: int, p_value: float, ties: int = 10) -> JudgeReport
     )
 
 
-def rival(holdout: Any, difference: float, p_value: float) -> Rival:
+def rival(holdout: Any, difference: float, p_value: float, n: int = 100) -> Rival:
     """The candidate against the champion on one holdout."""
     values = {"champion_value": 0.8, "candidate_value": 0.8 + difference, "difference": difference}
     ends = {"ci_low": difference - 0.1, "ci_high": difference + 0.1, "p_value": p_value}
-    return Rival(holdout=holdout, holdout_sha256="0", metric="exact_match", n=100, seen=3, **values, **ends)
+    return Rival(holdout=holdout, holdout_sha256="0", metric="exact_match", n=n, seen=3, **values, **ends)
 
 
 def costs(months: float | None, volume: int | None = 5000) -> Costs:
@@ -290,9 +290,26 @@ def test_the_decision_is_written_with_its_slices(tmp_path: Path) -> None:
     assert [found["value"] for found in json.loads((tmp_path / "slices.json").read_text())] == ["app", "pay"]
 
 
-def test_a_champion_that_could_not_be_met_leaves_the_gain_open() -> None:
-    """Where every held-out example was seen by one of the two, nothing is shown; without a champion there is no condition."""
-    [check] = judged(Evidence(champion=Champion(run_id="toy-1"))).checks
-    assert check.passed is None
-    assert judged(Evidence(champion=Champion(run_id="toy-1"))).verdict == "inconclusive"
+def test_a_champion_must_be_met_on_both_holdouts() -> None:
+    """A holdout without an example that is new to both leaves the gain open and is named; of equal holdouts one is enough."""
     assert judged(Evidence(champion=Champion(run_id=None))).verdict == "promote"
+    decision = judged(Evidence(champion=Champion(run_id="toy-1")))
+    assert decision.verdict == "inconclusive"
+    assert [(check.name, check.passed) for check in decision.checks] == [("champion, old holdout", None), ("champion, new holdout", None)]
+    new = (rival("new", 0.1, 0.001),)
+    decision = judged(Evidence(champion=Champion(run_id="toy-1", rivals=new)))
+    assert decision.verdict == "inconclusive"
+    assert [(check.name, check.passed) for check in decision.checks] == [("champion, old holdout", None), ("champion, new holdout", True)]
+    assert "toy-1 was not met on the old holdout: no example is left" in decision.reasons[-1]
+    same = judged(Evidence(champion=Champion(run_id="toy-1", rivals=new, same_holdout=True)))
+    assert (same.verdict, [check.name for check in same.checks]) == ("promote", ["champion, new holdout"])
+
+
+def test_a_champion_on_few_examples_is_reported_and_no_condition() -> None:
+    """Nineteen examples neither block a promotion nor cost the other holdout a part of alpha; twenty count."""
+    few = Champion(run_id="r", rivals=(rival("old", -0.2, 0.04, n=19), rival("new", 0.1, 0.04)))
+    old, new = checks_of(Evidence(champion=few), Gate())
+    assert (old.passed, old.p_value, old.n, new.p_value) == (True, None, 19, 0.04)
+    assert "fewer than the 20 of gate.min_slice" in old.text
+    enough = Champion(run_id="r", rivals=(rival("old", -0.2, 0.02, n=20), rival("new", 0.1, 0.04)))
+    assert [check.passed for check in checks_of(Evidence(champion=enough), Gate())] == [False, True]

@@ -160,12 +160,12 @@ def test_a_plan_has_every_stage_and_leaves_no_trace(toy: Path) -> None:
 
 
 def test_a_plan_names_the_stages_that_run() -> None:
-    """The stages of a plan are the tasks of the flow, in its order, but for the digest of the source."""
+    """The stages of a plan are the tasks of the flow, but for those that only look whether something changed."""
     from flows.planning import STAGES
 
     sources = "".join(path.read_text() for path in (Path(__file__).parents[2] / "tasks").glob("*.py"))
-    names = re.findall(r'@task\(\*\*\(?policy\("([a-z-]+)"', sources)
-    assert set(STAGES) == set(names) - {"fingerprint"}
+    names = re.findall(r'@task\(\*\*\(?policy\("([a-z_-]+)"', sources)
+    assert set(STAGES) == set(names) - {"fingerprint", "fingerprint_files", "find_champion"}
 
 
 def test_a_plan_without_the_model_says_what_it_does_not_know(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,3 +318,26 @@ def test_a_run_id_never_becomes_a_path_unchecked(run_id: str, store: Path) -> No
     """Whatever is not fit to be an id is refused before anything is opened."""
     with pytest.raises(InvalidKey):
         show_run(run_id, str(store))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task.slices=[nowhere]"], "nowhere"),
+        (["gate.metrics=[json_field_accuracy]"], "json_field_accuracy"),
+        (["data.residency=eu", "judge.model=gpt-4.1"], "data.residency is eu"),
+    ],
+)
+def test_what_cannot_be_measured_is_found_before_anything_runs(toy: Path, overrides: list[str], said: str) -> None:
+    """A slice that no example has, a metric that scores no target and a judge outside the region make spec and data unusable."""
+    answer = check(toy / "spec.yaml", overrides)
+    assert not answer["usable"]
+    assert any(said in reason for reason in answer["reasons"])
+
+
+def test_a_key_that_is_missing_here_is_a_warning(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may be on another machine, so ``validate`` warns of a missing key and ``run`` refuses it."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    answer = check(toy / "spec.yaml", ["judge.model=gpt-4.1"])
+    assert answer["usable"]
+    assert any("OPENAI_API_KEY" in warning for warning in answer["warnings"])

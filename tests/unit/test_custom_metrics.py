@@ -17,6 +17,9 @@ SOURCE = """
 def brief(answer, target):
     return None if not target else min(1.0, len(target) / max(len(answer), 1))
 
+def picky(answer, target):
+    return None if answer == "pass" or not target else 1.0
+
 def outside(answer, target):
     return 1.5
 
@@ -84,6 +87,15 @@ def test_two_packages_with_one_name_are_refused(install: Callable[[str, str], No
     install("metrics_two", "same = metrics_two:brief")
     with pytest.raises(EnvironmentLacks, match="several packages offer the metric custom:same"):
         score("custom:same", "a", "b", TASK)
+
+
+def test_a_metric_that_lets_answers_drop_questions_is_refused(install: Callable[[str, str], None]) -> None:
+    """None for an answer's sake is an error; for the target's sake it means that the metric does not apply."""
+    install("metrics_picky", "picky = metrics_picky:picky")
+    assert score("custom:picky", "a", "b", TASK) == 1.0
+    assert score("custom:picky", "pass", "", TASK) is None
+    with pytest.raises(DataError, match=r"custom:picky returned None for an answer to a target that it scores; .* return 0 for a bad"):
+        score("custom:picky", "pass", "b", TASK)
 
 
 @pytest.mark.parametrize(("name", "value"), [("outside", "1.5"), ("words", "'good'")])

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prooftune.errors import DataError
-from prooftune.evaluation.gate import decide, worth_training
+from prooftune.evaluation.gate import check_gate_metrics, decide, worth_training
+from prooftune.evaluation.metrics import BUILT_IN, score
 from prooftune.spec import Gate, RunSpec, Task, parse_spec
 from prooftune.types import Decision, Evaluation, Metric, Prediction
 
@@ -41,12 +42,12 @@ def judge(baseline: Sequence[float | None], candidate: Sequence[float | None], m
     return decide({"zero_shot": predictions(baseline, metric)}, predictions(candidate, metric), task, Gate.model_validate(rules), seed=1)
 
 
-def evaluation(name: str, value: float) -> Evaluation:
+def evaluation(name: str, value: float, n: int = 150) -> Evaluation:
     """A contestant with one metric."""
     return Evaluation(
         name=name,
         description="",
-        metrics={"exact_match": Metric(name="exact_match", value=value, ci_low=value - 0.05, ci_high=value + 0.02, n=150)},
+        metrics={"exact_match": Metric(name="exact_match", value=value, ci_low=value - 0.05, ci_high=value + 0.02, n=n)},
         answer_tokens_mean=1,
         answer_tokens_p50=1,
         answer_tokens_p95=1,
@@ -104,26 +105,66 @@ def test_luck_is_inconclusive_and_says_how_many_examples_would_settle_it() -> No
     assert f"About {decision.n_needed} held-out examples" in decision.reasons[2]
 
 
-def test_a_real_gain_that_may_be_too_small_is_inconclusive() -> None:
-    """Significant but below the minimum effect, with an interval that reaches it."""
-    decision = judge([0.0] * 8 + [1.0] * 192, [1.0] * 200, min_effect=0.05)
+def test_a_gain_below_the_minimum_is_promoted_as_long_as_the_minimum_is_not_excluded() -> None:
+    """Significant, observed below the minimum effect: the interval decides, and the reason says which it was."""
+    compatible = judge([0.0] * 8 + [1.0] * 192, [1.0] * 200, min_effect=0.05)
+    assert compatible.verdict == "promote"
+    assert "+4.0 points over zero_shot, the best baseline, is significant and below the 5 required, but compatible" in compatible.reasons[1]
+    assert "the interval reaches +7.7." in compatible.reasons[1]
+    excluded = judge([0.0] * 8 + [1.0] * 192, [1.0] * 200, min_effect=0.08)
+    assert excluded.verdict == "keep_baseline"
+    assert "Even the top of the interval, +7.7 points, is below the 8" in excluded.reasons[1]
+
+
+def test_an_equal_candidate_is_told_how_many_examples_really_settle_it() -> None:
+    """Tango's interval without a differing pair ends at z² / (n + z²): with the n that is said it excludes the minimum, with fewer not."""
+    decision = judge([1.0] * 100, [1.0] * 100)
+    assert (decision.verdict, decision.n_needed) == ("inconclusive", math.ceil(1.959964**2 * 0.98 / 0.02))
+    needed = decision.n_needed or 0
+    assert judge([1.0] * needed, [1.0] * needed).verdict == "keep_baseline"
+    just_short = judge([1.0] * (needed - 1), [1.0] * (needed - 1))
+    assert (just_short.verdict, just_short.n_needed) == ("inconclusive", needed)
+
+
+def test_few_gained_pairs_need_enough_to_differ() -> None:
+    """Four gained and none lost of forty: no exact test is below 5 % with fewer than six differing pairs, which sixty examples have."""
+    assert judge([0.0] * 4 + [1.0] * 36, [1.0] * 40, power=0.5).n_needed == 60
+    assert judge([0.5] * 40, [0.9] * 4 + [0.5] * 36, metric="rouge_l", power=0.5).n_needed == 60
+
+
+def test_the_first_way_to_settle_it_counts() -> None:
+    """A gain just below the minimum is shown to be one long before it is shown to be below the minimum."""
+    decision = judge([0.0] * 20 + [1.0] * 130, [1.0] * 20 + [0.0] * 18 + [1.0] * 112)
     assert decision.verdict == "inconclusive"
-    assert "is real" in decision.reasons[1]
-    assert decision.n_needed is not None
-    assert decision.n_needed > 200
+    assert decision.difference == pytest.approx(2 / 150)
+    effect, share = 2 / 150, 38 / 150
+    gain = math.ceil(((1.959964 * math.sqrt(share) + 0.841621 * math.sqrt(share - effect**2)) / effect) ** 2)
+    assert decision.n_needed == pytest.approx(gain, abs=1)
+
+
+def test_too_few_scored_pairs_settle_nothing() -> None:
+    """``gate.min_holdout`` counts pairs that are scored; a gain on fewer is no promotion, and the reason says what to do."""
+    side = [None] * 30
+    decision = judge([*[0.0] * 29, *side], [*[1.0] * 29, *side])
+    assert (decision.verdict, decision.n, decision.n_needed) == ("inconclusive", 29, 30)
+    assert "Only 29 held-out examples of 59 (the metric does not apply" in decision.reasons[1]
+    assert "gate.min_holdout requires 30" in decision.reasons[1]
+    assert "set task.metric to one that scores them" in decision.reasons[1]
+    assert judge([*[0.0] * 30, *side], [*[1.0] * 30, *side]).verdict == "promote"
 
 
 def test_exactly_even_without_a_minimum_can_never_be_settled() -> None:
     """No number of examples shows an effect that is 0."""
     decision = judge([1.0] * 20 + [0.0] * 20, [1.0] * 20 + [0.0] * 20, min_effect=0.0)
+    assert "could be luck" in decision.reasons[1]
     assert (decision.verdict, decision.n_needed) == ("inconclusive", None)
 
 
-def test_graded_scores_are_bootstrapped() -> None:
-    """A metric that is not right/wrong gets the paired bootstrap, and the same one for the same seed."""
+def test_graded_scores_are_tested_by_permutation() -> None:
+    """A metric that is not right/wrong gets the paired permutation test, and the same one for the same seed."""
     values = [(number * 37 % 11) / 20 for number in range(80)]
     decision = judge(values, [value + 0.2 for value in values], metric="rouge_l")
-    assert (decision.verdict, decision.test) == ("promote", "paired bootstrap")
+    assert (decision.verdict, decision.test) == ("promote", "paired permutation")
     assert decision.ci_low == pytest.approx(0.2)
     assert decision == judge(values, [value + 0.2 for value in values], metric="rouge_l")
 
@@ -137,7 +178,7 @@ def test_macro_f1_is_compared_as_a_whole() -> None:
         for found in side:
             found.scores["macro_f1"] = float(found.answer.casefold() == found.target)
     decision = decide({"few_shot": baseline}, candidate, Task(metric="macro_f1"), Gate(), seed=0)
-    assert (decision.verdict, decision.test, decision.candidate_value) == ("promote", "paired bootstrap", 1.0)
+    assert (decision.verdict, decision.test, decision.candidate_value) == ("promote", "paired permutation", 1.0)
     assert decision.baseline_value == pytest.approx((2 * 80 / 180) / 2)
 
 
@@ -151,10 +192,35 @@ def test_the_best_rung_is_the_one_to_beat() -> None:
 
 
 def test_unscored_pairs_are_left_out_and_counted() -> None:
-    """None is not 0, on either side."""
-    decision = judge([None, 0.0, None, *[0.0] * 40], [1.0, None, None, *[1.0] * 40])
-    assert (decision.n, decision.unscored, decision.baseline_value) == (40, 3, 0.0)
-    assert "n = 40, 3 unscored" in decision.reasons[0]
+    """None is not 0."""
+    decision = judge([None, None, *[0.0] * 40], [None, None, *[1.0] * 40])
+    assert (decision.n, decision.unscored, decision.baseline_value) == (40, 2, 0.0)
+    assert "n = 40, 2 unscored" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(("baseline", "candidate"), [(None, 1.0), (0.0, None)])
+def test_no_contestant_may_drop_a_question(baseline: float | None, candidate: float | None) -> None:
+    """A pair with one unscored answer is an error that names the example, not a pair less."""
+    with pytest.raises(DataError, match=r"not the other on 1 of 41 held-out pairs, such as 0{16}; .* return 0 for a bad answer"):
+        judge([baseline, *[0.0] * 40], [candidate, *[1.0] * 40])
+
+
+@given(st.sampled_from(sorted(BUILT_IN)), st.text(max_size=20), st.sampled_from(["7", "a", '{"a": 1}', "[1]", ""]) | st.text(max_size=20))
+@settings(deadline=None, max_examples=150)
+def test_no_metric_of_ours_lets_a_contestant_drop_a_question(metric: str, answer: str, target: str) -> None:
+    """Whether an answer is scored depends on the target alone."""
+    task = Task(json_schema={"type": "object"}, pattern="a+", metric=metric)
+    assert (score(metric, answer, target, task) is None) == (score(metric, target, target, task) is None)
+
+
+def test_a_metric_that_scores_no_target_is_found_before_training() -> None:
+    """Each is named with its field; one target that is scored is enough."""
+    task = Task(metric="numeric_tolerance")
+    with pytest.raises(DataError, match=r"none of the 2 held-out targets can be scored by json_field_accuracy \(gate.metrics\); name"):
+        check_gate_metrics(["7", "8"], task, Gate(metrics=("json_field_accuracy", "exact_match")))
+    with pytest.raises(DataError, match=r"json_field_accuracy \(gate.metrics\), numeric_tolerance \(task.metric\)"):
+        check_gate_metrics(["a", "b"], task, Gate(metrics=("json_field_accuracy",)))
+    check_gate_metrics(["a", '{"a": 1}', "7"], task, Gate(metrics=("json_field_accuracy",)))
 
 
 @given(st.permutations(range(30)))
@@ -166,15 +232,16 @@ def test_pairs_are_matched_by_example_not_by_place(order: list[int]) -> None:
     assert decide({"zero_shot": [baseline[at] for at in order]}, candidate, Task(), Gate(), seed=0) == straight
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=5, max_size=120), st.floats(0, 0.2))
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=10, max_size=120), st.floats(0, 0.2))
 @settings(deadline=None, max_examples=60)
 def test_verdicts_follow_the_table(pairs: list[tuple[bool, bool]], min_effect: float) -> None:
     """Each verdict holds exactly under its row of the table."""
     decision = judge([float(b) for b, _ in pairs], [float(c) for _, c in pairs], min_effect=min_effect)
     difference, low, high, p = decision.difference, decision.ci_low, decision.ci_high, decision.p_value
     assert None not in (difference, low, high, p)
-    promoted = p < 0.05 and difference >= min_effect and low > 0  # type: ignore[operator]
-    kept = high < min_effect or (p < 0.05 and difference < 0)  # type: ignore[operator]
+    enough = decision.n >= 30
+    promoted = enough and p < 0.05 and high >= min_effect and low > 0  # type: ignore[operator]
+    kept = enough and (high < min_effect or (p < 0.05 and difference < 0))  # type: ignore[operator]
     assert not (promoted and kept)
     assert decision.verdict == ("promote" if promoted else "keep_baseline" if kept else "inconclusive")
     if decision.n_needed is not None:
@@ -210,6 +277,14 @@ def test_training_is_worth_it_when_the_baseline_falls_short(spec: RunSpec) -> No
     """Enough data and a weak baseline: no decision yet."""
     assert worth_training(50, 30, [evaluation("zero_shot", 0.94)], spec) is None
     assert worth_training(50, 30, [], spec) is None
+
+
+def test_only_scored_examples_count_for_the_holdout(spec: RunSpec) -> None:
+    """Where baselines have run, what the metric scores is known."""
+    assert worth_training(50, 60, [evaluation("zero_shot", 0.5, n=30)], spec) is None
+    decision = worth_training(50, 60, [evaluation("zero_shot", 0.5, n=29)], spec)
+    assert decision is not None
+    assert "29 held-out examples that exact_match scores, of 60; gate.min_holdout requires 30" in decision.reasons[0]
 
 
 def test_every_reason_not_to_train_is_given(spec: RunSpec) -> None:

@@ -102,23 +102,91 @@ def test_wanting_lm_eval_without_it_says_what_to_install(tiny_model: Path, tmp_p
         harness.run_tasks(None, None, General(lm_eval=("arc_easy",)))  # type: ignore[arg-type]
 
 
-def test_own_lm_eval_tasks_are_run_item_by_item(tiny_model: Path, tmp_path: Path) -> None:
-    """A task of one's own, read from a local file, gives one right or wrong an item; an unknown name is refused."""
-    pytest.importorskip("lm_eval", reason="lm-eval is not installed; the extra lm-eval has it")
-    from prooftune.evaluation.general.harness import run_tasks
+def test_without_lm_eval_tasks_nothing_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check is free where no task is named."""
+    from prooftune.evaluation.general import harness
 
+    monkeypatch.setattr(harness, "find_spec", lambda name: None)
+    harness.check_tasks(General())
+    with pytest.raises(EnvironmentLacks, match=r"arc_easy.*lm-eval"):
+        harness.check_tasks(General(lm_eval=("arc_easy",)))
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> General:
+    """A task of one's own with two filters, in a folder with a group of it and a task that measures something else."""
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed; the extra lm-eval has it")
     rows = [{"question": "red", "choices": ["stop", "wait", "go"], "gold": at % 3} for at in range(6)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "colours.yaml").write_text(
-        "task: colours\ndataset_path: json\n"
-        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
-        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{question}}'\ndoc_to_choice: '{{choices}}'\n"
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder / 'rows.jsonl'}}}}}\ntest_split: test\n"
+    (folder / "colours.yaml").write_text(
+        f"task: colours\n{data}output_type: multiple_choice\ndoc_to_text: '{{{{question}}}}'\ndoc_to_choice: '{{{{choices}}}}'\n"
         "doc_to_target: gold\nmetric_list: [{metric: acc}]\n"
     )
+    (folder / "meanings.yaml").write_text(
+        f"task: meanings\n{data}output_type: generate_until\ndoc_to_text: '{{{{question}}}}'\ndoc_to_target: '{{{{choices[gold]}}}}'\n"
+        "generation_kwargs: {until: ['.'], max_gen_toks: 2}\nmetric_list: [{metric: exact_match}]\nfilter_list:\n"
+        "- {name: strict, filter: [{function: regex, regex_pattern: '(xyz)'}, {function: take_first}]}\n"
+        "- {name: loose, filter: [{function: take_first}]}\n"
+    )
+    (folder / "loose.yaml").write_text(f"task: likeness\n{data}output_type: generate_until\nmetric_list: [{{metric: bleu}}]\n")
+    (folder / "all.yaml").write_text("group: all_colours\ntask: [colours, meanings]\n")
+    return General(suite="none", lm_eval=("colours", "meanings"), lm_eval_folder=str(folder))
+
+
+def test_own_lm_eval_tasks_are_run_item_by_item(colours: General, tiny_model: Path) -> None:
+    """A task read from a local file gives one right or wrong an item, however many filters it has."""
+    from prooftune.evaluation.general.harness import check_tasks, run_tasks
+
+    check_tasks(colours)
     model, tokenizer = load_base(tiny_model, device="cpu"), load_tokenizer(tiny_model)
-    options = General(lm_eval=("colours",), lm_eval_folder=str(tmp_path))
-    values = run_tasks(model, tokenizer, options)["colours"]
-    assert sorted(set(values)) == [0.0, 1.0]
-    assert sum(values) == 2
-    with pytest.raises(DataError, match="no_such_task"):
-        run_tasks(model, tokenizer, options.model_copy(update={"lm_eval": ("no_such_task",)}))
+    values = run_tasks(model, tokenizer, colours)
+    assert sorted(set(values["colours"])) == [0.0, 1.0]
+    assert sum(values["colours"]) == 2
+    assert values["meanings"] == [0.0] * 6
+
+
+def test_the_first_filter_counts() -> None:
+    """Of two samples of a document, the one by the task's first filter is taken, in the documents' order."""
+    from prooftune.evaluation.general.harness import _items
+
+    samples = [{"doc_id": at, "filter": "strict", "exact_match": float(at == 1)} for at in (2, 0, 1)]
+    samples += [{"doc_id": at, "filter": "loose", "exact_match": 1.0} for at in (0, 1, 2)]
+    assert _items("gsm8k", samples) == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "message"), [("no_such_task", "knows no task no_such_task"), ("mmlu", "mmlu is a group of tasks")])
+def test_what_is_no_single_task_is_refused(colours: General, name: str, message: str) -> None:
+    """Before anything is run; a group has no items of its own to compare."""
+    from prooftune.evaluation.general.harness import check_tasks
+
+    with pytest.raises(DataError, match=message):
+        check_tasks(colours.model_copy(update={"lm_eval": ("colours", name)}))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("likeness", "likeness measures neither acc nor exact_match"), ("all_colours", "all_colours is a group of tasks")],
+)
+def test_own_tasks_that_cannot_be_compared_are_refused(colours: General, name: str, message: str) -> None:
+    """A likeness cannot be counted in right answers, and its description tells before it runs."""
+    from prooftune.evaluation.general.harness import check_tasks
+
+    with pytest.raises(DataError, match=message):
+        check_tasks(colours.model_copy(update={"lm_eval": (name,)}))
+
+
+def test_without_the_suite_the_named_tasks_are_run_alone(colours: General, tiny_model: Path, tmp_path: Path) -> None:
+    """The shipped questions are not asked, the tasks are, and the file says so."""
+    from peft import LoraConfig, get_peft_model
+
+    adapter, out = tmp_path / "adapter", tmp_path / "out"
+    out.mkdir()
+    get_peft_model(load_base(tiny_model, device="cpu"), LoraConfig(r=2, target_modules="all-linear")).save_pretrained(adapter)
+    measure_forgetting(tiny_model, adapter, colours, out)
+    parts = Forgetting.model_validate_json((out / "forgetting.json").read_text()).parts
+    assert [(part.name, part.n, part.change) for part in parts] == [("lm-eval: colours", 6, 0.0), ("lm-eval: meanings", 6, 0.0)]
+    assert (out / "general.jsonl").read_text() == ""

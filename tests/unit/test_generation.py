@@ -13,7 +13,7 @@ from fixtures_models import make_model
 from prooftune.errors import DataError
 from prooftune.evaluation.answers import generation
 from prooftune.evaluation.answers.generation import Generation, generate
-from prooftune.evaluation.answers.shared_prefix import can_share_prefix
+from prooftune.evaluation.answers.shared_prefix import attending_to_prefix, can_share_prefix
 from prooftune.models.loading import load_tokenizer
 from prooftune.types import Progress
 
@@ -183,6 +183,51 @@ def test_the_models_attention_is_put_back_after_a_failure(tokenizer: Any, prompt
     with pytest.raises(KeyError):
         generate(model, tokenizer, prompts, max_new_tokens=2, report=fail)
     assert model.config._attn_implementation == "sdpa"
+
+
+def capped_model() -> Any:
+    """A small Gemma 2, whose attention caps its scores; every layer attends to all earlier tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM, Gemma2Config
+
+    capped = {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 1, "head_dim": 8}  # large scores, so that the cap matters
+    config = Gemma2Config(**(SIZES | capped | {"layer_types": ["full_attention"] * 3}))
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def test_a_model_that_caps_its_attention_answers_the_same(tokenizer: Any, prompts: Prompts) -> None:
+    """Gemma 2's capped scores are not those of the exchanged attention: it runs every prompt whole, and the cap does matter."""
+    model = capped_model()
+    assert not can_share_prefix(model)
+    found = tokens(generate(model, tokenizer, prompts, max_new_tokens=8))
+    assert found == tokens(generate(model, tokenizer, prompts, max_new_tokens=8, share_prefix=False))
+    for layer in model.model.layers:
+        layer.self_attn.attn_logit_softcapping = None
+    assert found != tokens(generate(model, tokenizer, prompts, max_new_tokens=8, share_prefix=False))
+
+
+def test_a_model_with_sinks_runs_prompts_whole() -> None:
+    """gpt-oss's learnt sinks share the softmax; no layer of this one has a window, so the sinks alone tell it apart."""
+    import torch
+
+    model = random_model()
+    assert can_share_prefix(model)
+    model.model.layers[0].self_attn.sinks = torch.nn.Parameter(torch.zeros(4))
+    assert not can_share_prefix(model)
+
+
+def test_the_exchanged_attention_refuses_what_it_does_not_know() -> None:
+    """Should a capped model get there after all, it is an error and no wrong answer."""
+    import torch
+    from transformers import DynamicCache
+
+    model = capped_model()
+    ids, cache = torch.tensor([[5, 6, 7]]), DynamicCache(config=model.config)
+    with torch.inference_mode():
+        model(input_ids=ids, past_key_values=cache, use_cache=True)
+        with attending_to_prefix(model), pytest.raises(NotImplementedError, match="share_prefix=False"):
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=ids - 2, shared_prefix=cache)
 
 
 @pytest.mark.slow

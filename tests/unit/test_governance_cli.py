@@ -30,17 +30,22 @@ def store(tmp_path: Path) -> LocalStore:
     return store
 
 
-def enter(store: LocalStore, run_id: str, verdict: Verdict, mlflow: str | None = None) -> None:
+def enter(
+    store: LocalStore, run_id: str, verdict: Verdict, mlflow: str | None = None, *, weights: str | None = None, met: str | None = None
+) -> None:
     """Publish and register a run with its spec."""
     folder = store.root.parent / run_id
     folder.mkdir()
-    (folder / "weights").write_text(run_id)
+    (folder / "weights").write_text(weights or run_id)
     spec = parse_spec({"name": "triage", "data": {"source": "x.jsonl"}, "tracking": {"mlflow": mlflow}})
     (folder / "spec.yaml").write_text(spec.resolved_yaml())
     decision = Decision(
         verdict=verdict, reasons=("It is so.",), metric="exact_match", baseline_value=0.5, candidate_value=0.75, difference=0.25, n=100
     )
     files = {"spec.yaml": folder / "spec.yaml", "adapter/adapter_model.safetensors": folder / "weights"}
+    if met is not None:
+        (folder / "champion.json").write_text(json.dumps({"run_id": met}))
+        files["champion.json"] = folder / "champion.json"
     facts = {"run_id": run_id, "name": "triage", "decision": decision.model_dump(mode="json"), "evaluations": []}
     register(store, "triage", run_id, publish(store, run_id, files, facts), decision)
 
@@ -75,6 +80,28 @@ def test_a_rollback_is_told_with_who_and_why(store: LocalStore) -> None:
     assert told["mlflow"] is None
     again = answer(store, "promote", "triage", "triage-b", "--reason", "it was not b")
     assert (again["champion"], again["change"]["by"]) == ("triage-b", governance._user())
+
+
+def test_hints_name_the_store_they_are_about(store: LocalStore) -> None:
+    """A command that is copied finds the same registry; the default store needs no words."""
+    flags = f" --store {store.root}"
+    assert answer(store, "rollback", "triage", "--reason", "x")["next"] == f"prooftune history triage{flags}"
+    screen = call(store, "promote", "triage", "triage-b", "--reason", "x").stdout
+    assert f"prooftune history triage{flags}" in ESCAPE.sub("", screen)
+    assert governance.store_flags("./prooftune-store", None) == ""
+    assert governance.store_flags("s3://b/a b", "http://s3:9000") == " --store 's3://b/a b' --endpoint-url http://s3:9000"
+
+
+def test_history_says_why_a_promoted_run_is_not_in_use(store: LocalStore) -> None:
+    """What a person rolled back, and what met another champion, stands there with the reason."""
+    answer(store, "rollback", "triage", "--reason", "bad labels", "--by", "ann")
+    enter(store, "triage-b2", "promote", weights="triage-b")
+    enter(store, "triage-d", "promote", met="triage-b")
+    told = answer(store, "history", "triage")
+    assert (told["champion"], told["challenger"]) == ("triage-a", "triage-d")
+    screen = words(call(store, "history", "triage", env={"COLUMNS": "200"}))
+    assert "rolled back by ann: bad labels; `prooftune promote triage triage-b2" in screen
+    assert "challenger triage-d: the champion changed meanwhile (triage-b → triage-a): run again to meet it" in screen
 
 
 def test_history_has_every_change_and_every_run(store: LocalStore) -> None:
@@ -165,7 +192,8 @@ def test_screens_show_text_as_text(capsys: pytest.CaptureFixture[str]) -> None:
         "reason": "\x1b[2J[bold]why",
         "forced": True,
     }
-    governance_screens.change({"champion": "a", "task": "t t", "change": made, "mlflow": {"failed": "no server"}})
+    answered = {"champion": "a", "task": "t", "change": made, "mlflow": {"failed": "no server"}, "next": "prooftune history 't t'"}
+    governance_screens.change(answered)
     raw = capsys.readouterr().out
     assert "\x1b[2J" not in raw
     assert "[bold]why (against the verdict)" in raw

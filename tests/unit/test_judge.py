@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prooftune.errors import DataError, EnvironmentLacks, SpecError, TransientError
-from prooftune.evaluation.judge import ANSWERS, judge_pairs, sign_test, verdict_on
-from prooftune.evaluation.judge.agreement import agreement, read_labels
+from prooftune.evaluation.judge import ANSWERS, BATCH_FROM, judge_pairs, sign_test, through_batch, verdict_on
+from prooftune.evaluation.judge.agreement import Labels, agreement, read_labels
 from prooftune.evaluation.judge.prompt import fence_for, judge_prompt, parse_verdict
 from prooftune.evidence import JudgeReport, JudgeVerdict
-from prooftune.providers.chat import ChatAnswer, ChatModel
-from prooftune.spec import Judge, Task
+from prooftune.providers.chat import ChatAnswer, ChatModel, open_chat
+from prooftune.spec import Gate, Judge, Task
 from prooftune.types import Message, Prediction, Progress
 
 if TYPE_CHECKING:
@@ -244,19 +244,39 @@ def test_what_cannot_be_read_is_unscored(judge: Judge, tmp_path: Path, chat_serv
     chat_server.answer = sometimes
     report = run(judge, tmp_path, WON, LOST, WON)
     assert (report["wins"], report["losses"], report["ties"], report["unscored"], report["win_rate"]) == (2, 0, 0, 1, 1.0)
-    assert verdicts(tmp_path)[1] == JudgeVerdict(example_id="e1", candidate_first=None, baseline_first=None, outcome=None)
+    unread = verdicts(tmp_path)[1]
+    assert (unread.example_id, unread.candidate_first, unread.baseline_first, unread.outcome) == ("e1", None, None, None)
     asked = len(chat_server.seen)
     assert run(judge, tmp_path, WON, LOST, WON) == report
     assert len(chat_server.seen) == asked
 
 
-def test_no_verdict_at_all_is_an_error(judge: Judge, tmp_path: Path, chat_server: ChatServer) -> None:
-    """A judge that cannot answer in the form that was asked for is no judge; what it said is kept."""
+def test_no_verdict_at_all_says_nothing(judge: Judge, tmp_path: Path, chat_server: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A judge that cannot answer in the form that was asked for does not end a run after its training: it has no win rate, and is said."""
     chat_server.answer = lambda chat: "Well, it depends."
-    with pytest.raises(SpecError, match=r"no verdict that can be read on any of 2 pairs.*judge\.answers\.jsonl.*judge\.model"):
-        run(judge, tmp_path, WON, LOST)
+    report = run(judge, tmp_path, WON, LOST)
+    assert [report[key] for key in ("wins", "losses", "ties", "unscored", "p_value")] == [0, 0, 0, 2, 1.0]
+    assert [report[key] for key in ("win_rate", "ci_low", "ci_high")] == [None] * 3
+    assert re.search(r"no verdict that can be read on any of 2 pairs.*judge\.answers\.jsonl.*judge\.model", caplog.text)
     assert "it depends" in (tmp_path / ANSWERS).read_text()
-    assert not (tmp_path / "judge.json").exists()
+    assert JudgeReport.model_validate_json((tmp_path / "judge.json").read_text()).model_dump(mode="json") == report
+
+
+def test_a_judge_without_verdicts_is_read_everywhere(judge: Judge, tmp_path: Path, chat_server: ChatServer) -> None:
+    """The gate takes it for unknown; the page says so, and the model card claims nothing."""
+    from prooftune.evaluation.gate.checks import Evidence, checks_of
+    from prooftune.report import write_report
+    from prooftune.report.model_card import model_card
+    from tests.fixtures_evidence import make_full_view
+
+    chat_server.answer = lambda chat: "Well, it depends."
+    report = JudgeReport.model_validate(run(judge, tmp_path, WON, LOST))
+    [check] = checks_of(Evidence(judge=report, judge_decides=True), Gate())
+    assert (check.passed, check.difference) == (None, None)
+    view = make_full_view().model_copy(update={"judge": report})
+    assert "prefers the candidate" not in model_card(view)
+    write_report(view, mkdir(tmp_path / "report"))
+    assert "None of its verdicts could be read" in (tmp_path / "report" / "report.html").read_text()
 
 
 def said(text: str, **more: Any) -> ChatAnswer:
@@ -285,9 +305,16 @@ def test_outcomes(first: str, second: str, outcome: str | None) -> None:
     from prooftune.evaluation.judge import JudgedPair, contradicts
 
     answers = [said(json.dumps({"better": better})) for better in (first, second)]
-    verdict = verdict_on("e", JudgedPair(example_id="e", asked="x", candidate_first=answers[0], baseline_first=answers[1]))
+    judged = JudgedPair(example_id="e0", asked="x", candidate_first=answers[0], baseline_first=answers[1])
+    verdict = verdict_on(only_pair(), judged)
     assert verdict.outcome == outcome
     assert contradicts(verdict) == (outcome == "tie" and (first, second) != ("tie", "tie"))
+
+
+def only_pair() -> tuple[Prediction, Prediction]:
+    """Return one pair of unlike answers."""
+    [baseline], [candidate] = sides(WON)
+    return baseline, candidate
 
 
 @pytest.mark.parametrize("flaw", [{"finished": False}, {"refusal": True}])
@@ -295,8 +322,8 @@ def test_a_cut_or_refused_answer_is_no_verdict(flaw: dict[str, bool]) -> None:
     """Text that happens to look like a verdict counts only where the judge ended its turn and did not refuse."""
     from prooftune.evaluation.judge import JudgedPair
 
-    pair = JudgedPair(example_id="e", asked="x", candidate_first=said('{"better": "A"}', **flaw), baseline_first=said('{"better": "B"}'))
-    assert verdict_on("e", pair).outcome is None
+    row = JudgedPair(example_id="e0", asked="x", candidate_first=said('{"better": "A"}', **flaw), baseline_first=said('{"better": "B"}'))
+    assert verdict_on(only_pair(), row).outcome is None
 
 
 ATTACKS = [
@@ -446,11 +473,50 @@ def test_a_kill_after_the_batch_costs_no_second_batch(judge: Judge, tmp_path: Pa
     assert len(chat_server.batches) == 1
 
 
+@pytest.mark.parametrize(
+    ("judge", "requests", "batched"),
+    [
+        (Judge(model="m"), BATCH_FROM - 1, False),
+        (Judge(model="m"), BATCH_FROM, True),
+        (Judge(model="m", provider="anthropic"), BATCH_FROM, True),
+        (Judge(model="m", base_url="http://127.0.0.1:8000/v1"), 10_000, False),
+        (Judge(model="m", batch=False), 10_000, False),
+        (Judge(model="m", batch=True, base_url="http://127.0.0.1:8000/v1"), 2, True),
+    ],
+)
+def test_batches_are_used_where_they_are_cheaper(judge: Judge, requests: int, batched: bool) -> None:
+    """The spec decides; where it leaves it open, the number of requests does, at the provider's own address only."""
+    assert through_batch(judge, requests) is batched
+
+
+def test_a_batch_that_nobody_asked_for_is_said(
+    judge: Judge, tmp_path: Path, chat_server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that is going to wait says so in the log and in its progress, with the field that stops it; the report says it too."""
+    seen: list[Progress] = []
+    pairs = [WON] * (BATCH_FROM // 2)
+
+    def opened(provider: str, model: str, base_url: str | None) -> ChatModel:
+        assert base_url is None
+        return open_chat(provider, model, chat_server.openai)
+
+    own = judge.model_copy(update={"base_url": None})
+    report = run(own, tmp_path, *pairs, report=seen.append, open_judge=opened)
+    assert (report["wins"], report["batched"], len(chat_server.batches)) == (len(pairs), True, 1)
+    for told in (caplog.text, seen[0].text):
+        assert re.search(r"100 requests go through the batch API.*up to a day; judge\.batch: false", told)
+    direct = run(own, mkdir(tmp_path / "few"), *pairs[1:], open_judge=opened)
+    assert (direct["wins"], direct["batched"], len(chat_server.batches)) == (len(pairs) - 1, False, 1)
+
+
 def test_another_client_can_be_given(judge: Judge, tmp_path: Path) -> None:
     """Whatever keeps to the protocol ChatModel can judge."""
 
     class Always:
         name = "always"
+
+        def ask(self, prompt: Sequence[Message], max_tokens: int) -> ChatAnswer:
+            return said('{"better": "tie"}')
 
         def complete(self, prompts: Sequence[Sequence[Message]], *, max_tokens: int) -> Iterator[ChatAnswer]:
             return (said('{"better": "tie"}') for _ in prompts)
@@ -491,7 +557,7 @@ outcomes = st.sampled_from(["candidate", "baseline", "tie"])
 def test_kappa_is_cohens(both: list[tuple[Any, Any]]) -> None:
     """Kappa is (observed - expected) / (1 - expected) agreement; where that is not defined there is none."""
     found = [JudgeVerdict(example_id=str(n), candidate_first=None, baseline_first=None, outcome=judge) for n, (judge, _) in enumerate(both)]
-    labels = {str(n): human for n, (_, human) in enumerate(both)}
+    labels: Labels = {(str(n), None): human for n, (_, human) in enumerate(both)}
     kappa, n = agreement(found, labels)
     assert n == len(both)
     share = [[sum(pair[side] == value for pair in both) for value in ("candidate", "baseline", "tie")] for side in (0, 1)]
@@ -511,8 +577,47 @@ def test_agreement_with_people_is_reported(judge: Judge, tmp_path: Path) -> None
         encoding="utf-8",
     )
     report = run(judge, tmp_path, WON, LOST, LOST, WON, human_labels=labels)
-    assert report["kappa_n"] == 3
+    assert (report["kappa_n"], report["kappa_skipped"]) == (3, 1)
     assert report["kappa"] == pytest.approx(0.4)
+
+
+def write_labels(path: Path, *labels: dict[str, str]) -> Path:
+    """Write human labels."""
+    path.write_text("".join(json.dumps(label) + "\n" for label in labels))
+    return path
+
+
+def test_ties_that_the_judge_never_saw_are_no_agreement(judge: Judge, tmp_path: Path) -> None:
+    """Identical answers are ties for people too; counted, they would make a judge that is wrong half of the time look sound."""
+    pairs = [WON, LOST, WON, LOST, *[SAME] * 20]
+    humans = ["candidate", "candidate", "baseline", "baseline", *["tie"] * 20]
+    labels = write_labels(tmp_path / "labels", *({"example_id": f"e{n}", "better": better} for n, better in enumerate(humans)))
+    report = run(judge, tmp_path, *pairs, human_labels=labels)
+    assert (report["kappa"], report["kappa_n"], report["kappa_skipped"]) == (pytest.approx(0.0), 4, 20)
+
+
+def test_labels_on_other_answers_do_not_count(judge: Judge, tmp_path: Path) -> None:
+    """A label that names its answers counts for them alone, before one that names none; a later candidate's answers take no old label."""
+    run(judge, tmp_path, WON, LOST, WON)
+    digests = [verdict.answers for verdict in verdicts(tmp_path)]
+    assert len(set(digests)) == 2
+    named = [
+        {"example_id": "e0", "better": "candidate", "answers": digests[0]},
+        {"example_id": "e1", "better": "baseline", "answers": digests[1]},
+        {"example_id": "e2", "better": "baseline", "answers": "0" * 16},
+    ]
+    labels = write_labels(tmp_path / "labels", *named, {"example_id": "e0", "better": "baseline"})
+    report = run(judge, tmp_path, WON, LOST, WON, human_labels=labels)
+    assert (report["kappa"], report["kappa_n"], report["kappa_skipped"]) == (1.0, 2, 2)
+    later = run(judge, mkdir(tmp_path / "later"), EVEN, LOST, EVEN, human_labels=labels)
+    assert (later["kappa_n"], later["kappa_skipped"]) == (2, 2)
+
+
+def test_labels_beyond_max_pairs_are_counted(judge: Judge, tmp_path: Path) -> None:
+    """Labels on pairs that were not to be judged are said, not lost."""
+    labels = write_labels(tmp_path / "labels", *({"example_id": f"e{n}", "better": "candidate"} for n in range(4)))
+    report = run(judge.model_copy(update={"max_pairs": 3}), tmp_path, WON, LOST, WON, WON, human_labels=labels)
+    assert (report["kappa_n"], report["kappa_skipped"]) == (3, 1)
 
 
 def test_bad_labels_are_listed(judge: Judge, tmp_path: Path, chat_server: ChatServer) -> None:

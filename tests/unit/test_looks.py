@@ -109,3 +109,19 @@ def test_the_detectable_difference_is_promoted_with_the_stated_power(simulation:
     found = simulation.simulate(simulation.World(120, 0.6, **kind).detectable(), 250, seed=2)
     assert found["promoted"][2] >= 0.8
     assert found["promoted"][0] >= 0.74
+
+
+@pytest.mark.parametrize("agreement", [0.0, 0.7])
+def test_the_minimum_effect_is_promoted_with_the_stated_power(simulation: Any, agreement: float) -> None:
+    """Of 250 candidates that are better by just ``gate.min_effect``, 80 % are promoted on the holdout that is said to show it."""
+    found = simulation.simulate(simulation.World(2, 0.6, min_effect=0.1, agreement=agreement).large_enough(), 250, seed=3)
+    assert found["promoted"][2] >= 0.8
+    assert found["promoted"][0] >= 0.74
+
+
+@pytest.mark.parametrize(("scores", "n", "studies"), [("skewed", 20, 250), ("macro F1", 150, 40)])
+def test_no_test_rejects_more_often_than_alpha(simulation: Any, scores: str, n: int, studies: int) -> None:
+    """Of candidates that are no better, with few skewed scores or many rare labels: 5 % in both directions, within the error."""
+    found = simulation.simulate(simulation.World(n, 0.8, scores=scores), studies, seed=4)
+    assert found["rejected"][1] <= 0.05
+    assert found["promoted"][1] <= 0.025

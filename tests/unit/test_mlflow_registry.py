@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from prooftune.errors import TransientError
+from prooftune.errors import EnvironmentLacks, TransientError
+from prooftune.spec import Method, Task, Tracking
 from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import publish
 from prooftune.storage.registry import promote, register, rollback
-from prooftune.tracking.mlflow_registry import mirror
+from prooftune.tracking.mlflow_registry import mirror, refusals
+from prooftune.training.sft import train
 from prooftune.types import Decision, Verdict
 
 WHY = {"reason": "a check", "by": "ann"}
@@ -95,3 +97,44 @@ def test_a_server_that_is_not_there_is_said(store: LocalStore, monkeypatch: pyte
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TransientError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer.*tracking\.mlflow"):
         mirror("http://127.0.0.1:9", store, "triage")
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "message"),
+    [
+        ("file:///nowhere/runs", EnvironmentLacks, r"MLflow at file:///nowhere/runs refuses.*tracking\.mlflow"),
+        ("nonsense://x", EnvironmentLacks, r"MLflow at nonsense://x refuses"),
+        ("sqlite:////proc/nowhere/x.db", EnvironmentLacks, r"has no place for its records.*tracking\.mlflow"),
+        ("http://127.0.0.1:9", TransientError, r"MLflow at http://127\.0\.0\.1:9 does not answer.*tracking\.mlflow"),
+    ],
+)
+def test_training_does_not_begin_where_mlflow_takes_no_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, kind: type[Exception], message: str
+) -> None:
+    """It is said before data or model are read: here there are none."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    none = tmp_path / "none"
+    with pytest.raises(kind, match=message):
+        train(none, none, none, Task(), Method(), tmp_path / "out", tracking=Tracking(mlflow=address))
+
+
+def test_a_server_that_goes_away_while_training_is_worth_another_try() -> None:
+    """MLflow's own error does not get out."""
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(TransientError, match="API request failed"), refusals("http://tracking"):
+        raise MlflowException("API request failed")
+
+
+def test_a_mirror_that_fails_does_not_fail_the_run(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is registered by then; the stage's figures say what happened."""
+    from prefect.logging import disable_run_logger
+
+    from tasks.upload import mirrored
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    enter(store, "triage", "run-a", "promote")
+    with disable_run_logger():
+        told = mirrored("http://127.0.0.1:9", store, "triage")
+    assert list(told) == ["failed"]
+    assert "does not answer" in told["failed"]

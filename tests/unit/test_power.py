@@ -21,7 +21,6 @@ def test_the_detectable_effect_has_the_power_and_hardly_more(n: int, baseline: f
     """Independent contestants with that gain pass just as often as asked, and with a slightly smaller one less often."""
     effect = detectable_effect(n, baseline, alpha=alpha, power=0.8, min_effect=min_effect)
     assert effect is not None
-    assert effect > min_effect
 
     def power(gain: float) -> float:
         candidate = baseline + gain
@@ -51,6 +50,23 @@ def test_effect_and_examples_are_each_others_inverse(n: int, baseline: float) ->
     assert needed is not None
     assert 0.95 * n <= needed <= n
     assert (examples_for(0.9 * effect, baseline, alpha=0.05, power=0.8) or 0) > n
+
+
+@given(st.sampled_from([0.05, 0.1]), st.floats(0.3, 0.8), st.sampled_from([0.7, 0.8, 0.9]))
+@settings(deadline=None, max_examples=20)
+def test_the_minimum_effect_passes_on_the_holdout_that_is_said_to_show_it(effect: float, baseline: float, power: float) -> None:
+    """The interval's condition costs nothing there, and little on a holdout ten times as large, where smaller gains do not pass."""
+    needed = examples_for(effect, baseline, alpha=0.05, power=power, min_effect=effect)
+    assert needed is not None
+    assert needed == examples_for(effect, baseline, alpha=0.05, power=power)
+
+    def passed(n: int, gain: float) -> float:
+        candidate = baseline + gain
+        return mcnemar_power(n, (1 - baseline) * candidate, baseline * (1 - candidate), alpha=0.05, least=effect)
+
+    assert power <= passed(needed, effect) < power + 0.02
+    assert passed(10 * needed, effect) >= 0.97
+    assert passed(10 * needed, effect / 3) < 0.05
 
 
 def test_smaller_levels_and_higher_powers_take_more() -> None:
@@ -107,7 +123,8 @@ def test_the_sentence_says_what_is_seen_and_what_to_label() -> None:
     [
         (12, 0.95, {}, "cannot see any gain over 0.950, not even to perfect answers (80 % power); to see"),
         (120, 0.99, {}, "the 2 points of gate.min_effect do not fit above 0.990."),
-        (13_000, 0.6, {"power": 0.9}, "(90 % power). They tell the 2 points of gate.min_effect from luck, but"),
+        (13_000, 0.6, {"power": 0.9}, "over 2.0 points (90 % power), which takes in the 2 points of gate.min_effect."),
+        (13_000, 0.6, {"power": 0.99}, "no number of examples in reach shows the 2 points of gate.min_effect"),
         (120, 0.6, {"min_effect": 0.0}, "gains over 17.5 points (80 % power)."),
         (120, 0.6, {"min_effect": 0.0001}, "no number of examples in reach shows the 0.01 points"),
     ],

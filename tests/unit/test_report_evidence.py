@@ -36,7 +36,7 @@ from tests.fixtures_report import HOSTILE, Page, make_empty_view, make_view
 STYLE = Path(__file__).parents[2] / "src" / "prooftune" / "report" / "templates" / "style.css"
 
 PLOTS = (
-    *("difference", "ladder", "slices", "judge", "break_even", "forgetting", "confusion"),
+    *("difference", "ladder", "slices", "judge", "break_even", "forgetting", "perplexity", "confusion"),
     *("demonstrations", "loss", "learning_curve", "tokens", "answer_tokens", "latency_s"),
 )
 
@@ -133,7 +133,8 @@ def test_every_plot_has_its_data(full: Path) -> None:
     assert len(rows["slices"]) == len(view.slices)
     assert [row["pairs"] for row in rows["judge"]] == ["84", "41", "31", "4"]
     assert view.forgetting is not None
-    assert [float(row["change"]) for row in rows["forgetting"]] == [part.change for part in view.forgetting.parts]
+    for plot, unit in (("forgetting", "accuracy"), ("perplexity", "nats_per_token")):
+        assert [float(row["change"]) for row in rows[plot]] == [part.change for part in view.forgetting.parts if part.unit == unit]
     assert sum(int(row["count"]) for row in rows["confusion"]) == sum(cell.count for cell in view.confusions["candidate"])
     assert {(row["rung"], int(row["demonstrations"])): float(row["score"]) for row in rows["demonstrations"]} == {
         (rung, shots): score for rung, choice in view.choices.items() for shots, score in choice.scores.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -15,19 +16,19 @@ from statsmodels.stats.proportion import proportion_confint
 
 from prooftune.evaluation.statistics import (
     bootstrap,
-    bootstrap_p,
     discordant,
     holm,
     mcnemar_exact,
     mcnemar_power,
     mean_of,
     n_needed,
-    paired_bootstrap,
     paired_proportions_interval,
     percentile_interval,
+    swap_test,
     wilson,
 )
 
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 LIMIT = NormalDist().inv_cdf(0.975)
 answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
 
@@ -120,23 +121,56 @@ def test_paired_bootstrap_agrees_with_scipy() -> None:
     from scipy.stats import bootstrap as scipy_bootstrap
 
     differences = np.random.default_rng(1).normal(0.1, 0.5, 120)
-    ours = paired_bootstrap(list(differences), seed=2)[:2]
+    ours = percentile_interval(bootstrap(mean_of(list(differences)), 120, seed=2))
     theirs = scipy_bootstrap((differences,), np.mean, method="percentile", rng=np.random.default_rng(3)).confidence_interval
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.01)
 
 
-differences = st.lists(st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.0, 0.25, 0.5, 1.0]), min_size=8, max_size=60)
+def by_swaps(differences: Sequence[float] | Floats, *, swaps: int = 10_000, seed: int = 0) -> float:
+    """The permutation test of a mean difference."""
+    rows = np.asarray(differences, dtype=float)[:, None]
+    return swap_test(np.zeros_like(rows), rows, lambda sums: sums[:, 0] / len(rows), swaps=swaps, seed=seed)
 
 
-@given(differences, st.integers(0, 5))
+@given(answers)
 @settings(deadline=None, max_examples=40)
-def test_bootstrap_p_and_interval_tell_the_same(values: list[float], seed: int) -> None:
-    """A significant p goes with an interval that excludes 0; mirrored differences mirror the interval."""
-    low, high, p = paired_bootstrap(values, 2000, seed=seed)
-    if p < 0.05:
-        assert low > 0 or high < 0
-    mirrored = paired_bootstrap([-x for x in values], 2000, seed=seed)
-    assert mirrored == pytest.approx((-high, -low, p))
+def test_swapping_right_and_wrong_is_mcnemar(pairs: list[tuple[bool, bool]]) -> None:
+    """With every swap tried, the permutation test of right/wrong scores is the exact binomial one."""
+    gained, lost = discordant(*zip(*pairs, strict=True))
+    if gained + lost <= 12:
+        assert by_swaps([float(c) - float(b) for b, c in pairs]) == pytest.approx(mcnemar_exact(*zip(*pairs, strict=True)))
+
+
+@pytest.mark.parametrize("n", [8, 40])
+def test_swapping_is_scipys_paired_permutation_test(n: int) -> None:
+    """Exactly where every swap is tried, and up to the noise of drawing where there are too many."""
+    from scipy.stats import permutation_test
+
+    values = np.random.default_rng(n).normal(0.25, 0.6, n)
+    theirs = permutation_test((values,), np.mean, permutation_type="samples", n_resamples=10_000, rng=np.random.default_rng(1))
+    assert by_swaps(values) == pytest.approx(theirs.pvalue, abs=1e-12 if n == 8 else 0.015)
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.0, 0.25, 1.0]), min_size=1, max_size=40), st.integers(0, 5))
+@settings(deadline=None, max_examples=40)
+def test_swapping_does_not_care_who_is_the_candidate(values: list[float], seed: int) -> None:
+    """Mirrored differences have the same p-value, which is never 0 and never below what the differing pairs can show."""
+    p = by_swaps(values, swaps=500, seed=seed)
+    assert p == by_swaps([-value for value in values], swaps=500, seed=seed)
+    differing = max(1, np.count_nonzero(values))
+    assert max(2.0 ** (1 - differing), 1 / 501) - 1e-12 <= p <= 1
+
+
+def test_few_differing_pairs_cannot_be_significant() -> None:
+    """Five gains in thirty are luck at 5 % to any exact paired test, and so to ours; equal contestants are as equal as can be."""
+    assert by_swaps([1.0] * 5 + [0.0] * 25) == 2.0**-4
+    assert by_swaps([0.0] * 30) == 1.0
+
+
+def test_swaps_are_bounded_in_memory() -> None:
+    """A hundred thousand examples do not need a matrix of all swaps."""
+    values = np.random.default_rng(0).normal(0.02, 1, 100_000)
+    assert by_swaps(values, swaps=60) == pytest.approx(1 / 61)
 
 
 def test_bootstrap_is_seeded_and_bounded_in_memory() -> None:
@@ -146,20 +180,6 @@ def test_bootstrap_is_seeded_and_bounded_in_memory() -> None:
     assert draws.shape == (60,)
     assert np.array_equal(draws, bootstrap(mean_of(values), len(values), resamples=60, seed=4))
     assert not np.array_equal(draws, bootstrap(mean_of(values), len(values), resamples=60, seed=5))
-
-
-def test_few_differing_pairs_cannot_be_significant() -> None:
-    """Five gains in thirty are luck at 5 % to any exact paired test, and so to ours."""
-    low, _, p = paired_bootstrap([1.0] * 5 + [0.0] * 25, seed=0)
-    assert low > 0
-    assert p == 2.0**-4
-    assert paired_bootstrap([0.0] * 30, seed=0) == (0.0, 0.0, 1.0)
-
-
-def test_nothing_to_resample_is_an_error() -> None:
-    """An empty set has no mean."""
-    with pytest.raises(ValueError, match="at least one"):
-        paired_bootstrap([], seed=0)
 
 
 @given(st.floats(0.02, 0.4), st.floats(0.3, 1.0))
@@ -186,19 +206,45 @@ def test_n_needed_gives_the_power_it_promises() -> None:
     assert 0.78 < power < 0.83
 
 
-def test_false_promotions_are_rarer_than_alpha() -> None:
-    """Of candidates that are no better, McNemar passes at most alpha; the bootstrap on graded scores not much more, even at n = 40."""
+def skewed(rng: np.random.Generator) -> Floats:
+    """Differences of twenty scores, most of which are near 1."""
+    return rng.beta(1.4, 0.35, 20) - rng.beta(1.4, 0.35, 20)
+
+
+def thirds(rng: np.random.Generator) -> Floats:
+    """Differences of forty scores in thirds."""
+    return rng.choice([-2, -1, 0, 0, 0, 0, 1, 2], size=40) / 3
+
+
+@pytest.mark.parametrize("draw", [skewed, thirds])
+def test_false_findings_are_no_more_frequent_than_alpha(draw: Callable[[np.random.Generator], Floats]) -> None:
+    """Of 600 candidates that are no better, 5 % are found different, in whatever direction, within the error of so many."""
     rng = np.random.default_rng(7)
-    by_mcnemar = by_bootstrap = 0
-    studies = 600
-    for study in range(studies):
-        right = rng.random((2, 40)) < 0.6
-        by_mcnemar += mcnemar_exact(list(right[0]), list(right[1])) < 0.05
-        graded = rng.choice([-2, -1, 0, 0, 0, 0, 1, 2], size=40) / 3
-        draws = bootstrap(mean_of(list(graded)), 40, resamples=500, seed=study)
-        by_bootstrap += bootstrap_p(draws, int(np.sum(graded != 0))) < 0.05
-    assert by_mcnemar / studies <= 0.05
-    assert by_bootstrap / studies <= 0.085
+    found = sum(by_swaps(draw(rng), swaps=999, seed=study) < 0.05 for study in range(600))
+    assert wilson(found, 600)[0] <= 0.05
+
+
+def test_mcnemar_finds_nothing_more_often_than_alpha() -> None:
+    """Of 600 candidates that are no better."""
+    rng = np.random.default_rng(7)
+    assert sum(mcnemar_exact(*(rng.random((2, 40)) < 0.6).tolist()) < 0.05 for _ in range(600)) / 600 <= 0.05
+
+
+def test_macro_f1_with_rare_labels_holds_alpha() -> None:
+    """77 labels, 200 examples: two equally good contestants are found different in no more than 5 % of 200 studies, up to chance."""
+    from prooftune.evaluation.metrics.labels import LABEL_METRICS
+    from prooftune.spec import Task
+
+    corpus = LABEL_METRICS["macro_f1"].corpus
+    assert corpus is not None
+    rng = np.random.default_rng(3)
+    targets = [f"label {at % 77}" for at in range(200)]
+    found = 0
+    for study in range(200):
+        said = [[t if right else "label 0" for t, right in zip(targets, rng.random(200) < 0.7, strict=True)] for _ in range(2)]
+        rows = [corpus.rows(side, targets, Task()) for side in said]
+        found += swap_test(rows[0], rows[1], corpus.value, swaps=499, seed=study) < 0.05
+    assert wilson(found, 200)[0] <= 0.05
 
 
 def test_tangos_interval_covers_as_often_as_it_says() -> None:
@@ -230,9 +276,9 @@ def test_holm_of_one_is_itself_and_of_none_is_none() -> None:
 
 
 @given(st.integers(1, 40), st.floats(0, 0.6), st.floats(0, 0.4), st.floats(0, 0.2), st.sampled_from([0.05, 0.025, 0.2]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 def test_mcnemar_power_sums_over_every_table(n: int, gained: float, lost: float, least: float, alpha: float) -> None:
-    """The power is the chance of all tables that the gate's test and minimum let pass, counted one by one."""
+    """The power is the chance of all tables that the gate's test and the interval's end let pass, counted one by one."""
     from scipy.stats import multinomial
 
     chances = [gained, lost, 1 - gained - lost]
@@ -240,7 +286,8 @@ def test_mcnemar_power_sums_over_every_table(n: int, gained: float, lost: float,
         multinomial.pmf([g, b, n - g - b], n, chances)
         for g in range(n + 1)
         for b in range(min(g, n - g + 1))
-        if mcnemar_exact([False] * g + [True] * b, [True] * g + [False] * b) < alpha and (g - b) / n >= least - 1e-9
+        if g > b and mcnemar_exact([False] * g + [True] * b, [True] * g + [False] * b) < alpha
+        if paired_proportions_interval(g, b, n, alpha)[1] >= least - 1e-9
     )
     assert mcnemar_power(n, gained, lost, alpha=alpha, least=least) == pytest.approx(expected, abs=1e-6)
 

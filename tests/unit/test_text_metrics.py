@@ -140,7 +140,7 @@ def test_a_better_translation_wins_by_bleu() -> None:
 
     pairs = list(zip(said(poor), said(good), strict=True))
     found = compare("bleu", pairs, TASK, alpha=0.05, seed=0)
-    assert found.test == "paired bootstrap"
+    assert found.test == "paired permutation"
     assert found.baseline_value == pytest.approx(value_of("bleu", poor, targets, TASK))
     assert found.candidate_value == pytest.approx(value_of("bleu", good, targets, TASK))
     assert 0 < found.ci_low < found.difference < found.ci_high

@@ -73,8 +73,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Tr
     run = train_toy(home / "run", tiny_model, toy_rows(240, seed=1))
     write_data_manifest(run)
     folder, weights = run.folder, run.folder / "model"
-    train, holdout, answers = (folder / name for name in ("train.jsonl", "holdout.jsonl", "candidate.predictions.jsonl"))
-    met = evaluate_against_champion(store, FORMER, train, holdout, run.holdout_sha256, answers, run.model, weights, run.spec, folder)
+    train, validation, holdout = (folder / f"{name}.jsonl" for name in ("train", "validation", "holdout"))
+    data, answers = (train, validation, holdout, run.holdout_sha256), folder / "candidate.predictions.jsonl"
+    met = evaluate_against_champion(store, FORMER, *data, answers, run.model, weights, run.spec, folder)
     decide(run, Champion.model_validate(met))
     enter(store, run, RUN)
     return run, home / "store"
@@ -143,6 +144,7 @@ def test_an_untouched_run_matches(store: LocalStore) -> None:
     assert {"files", "digests", "counts", "examples", "answers", "scores", "metrics", "comparisons", "decisions"} <= set(found.checked)
     assert found.checked["examples"] == 60
     assert found.checked["scores"] >= 2 * 60
+    assert [one.partition(":")[0] for one in found.not_recomputed] == [".predictions.jsonl"]
 
 
 def test_an_unknown_run_names_the_nearest(store: LocalStore) -> None:
@@ -204,7 +206,7 @@ FORGERIES: dict[str, dict[str, dict[str, Any]]] = {
         "slices.json": {"0.difference": 0.0, "1.ci_low": -0.5},
     },
     "decision": {"decision.json": {"verdict": "keep_baseline", "p_value": 0.5, "checks.0.passed": False, "reasons.0": "It is better."}},
-    "champion": {"champion.json": {"rivals.0.difference": -0.9, "rivals.1.seen": 9}},
+    "champion": {"champion.json": {"rivals.0.difference": -0.9, "rivals.1.seen": 9, "same_holdout": True}},
 }
 """Values to set, by file and dotted field."""
 

@@ -27,6 +27,7 @@ SPEC: RunSpec = parse_spec({"name": "toy", "data": {"source": "x"}, "judge": {"m
 
 def published(folder: Path, contents: dict[str, str]) -> Audit:
     """An audit of a run that consists of these files."""
+    folder.mkdir(exist_ok=True)
     for name, text in contents.items():
         (folder / name).write_text(text)
     store = LocalStore(folder / "store")
@@ -121,7 +122,8 @@ def judgement() -> dict[str, str]:
                 )
             )
     by_id = {row.example_id: row for row in rows}
-    verdicts = [verdict_on(key, by_id.get(key)) for key in (f"{number:016x}" for number in range(SPEC.judge.max_pairs))]
+    pairs = list(zip(ANSWERED["few_shot"], ANSWERED["candidate"], strict=True))[: SPEC.judge.max_pairs]
+    verdicts = [verdict_on(pair, by_id.get(pair[0].example_id)) for pair in pairs]
     report = summarise(SPEC.judge, "few_shot", verdicts, {}, rows).model_copy(update={"kappa": 0.6, "kappa_n": 40, "cost_usd": 0.01})
     return {"judge.json": report.model_dump_json(), "judge.jsonl": lines(verdicts), "judge.answers.jsonl": lines(rows)}
 
@@ -152,3 +154,28 @@ def test_a_forged_judgement_is_named(tmp_path: Path, file: str, edit: Any, named
     audit = published(tmp_path, files | {file: edited})
     check_judge(audit, SPEC, ANSWERED)
     assert named in {one.file for one in audit.mismatches}
+
+
+def test_the_agreement_with_people_is_recomputed_where_their_labels_are_published(tmp_path: Path) -> None:
+    """With the labels a forged kappa is named; without them the answer says that it was not checked."""
+    files = judgement()
+    unlabelled = published(tmp_path, files)
+    check_judge(unlabelled, SPEC, ANSWERED)
+    assert unlabelled.mismatches == []
+    assert [one for one in unlabelled.not_recomputed if "kappa" in one] == [
+        "judge.json: kappa, the agreement with people: human_labels.jsonl is not published"
+    ]
+    labels = [{"example_id": f"{number:016x}", "better": "candidate"} for number in range(8)]
+    audit = published(tmp_path / "labelled", files | {"human_labels.jsonl": lines(labels)})
+    check_judge(audit, SPEC, ANSWERED)
+    assert {(one.file, one.what) for one in audit.mismatches} >= {("judge.json", "kappa"), ("judge.json", "kappa_n")}
+    assert audit.not_recomputed == []
+
+
+def test_a_kappa_without_labels_is_named(tmp_path: Path) -> None:
+    """A report that claims agreement with no one."""
+    files = judgement()
+    report = json.loads(files["judge.json"]) | {"kappa": 0.9, "kappa_n": 0, "kappa_skipped": 0}
+    audit = published(tmp_path, files | {"judge.json": json.dumps(report)})
+    check_judge(audit, SPEC, ANSWERED)
+    assert {(one.file, one.what) for one in audit.mismatches} == {("judge.json", "kappa")}

@@ -16,6 +16,8 @@ UNKNOWN_VOLUME = 10_000
 """Requests that a curve without a break-even and a volume goes to."""
 YEAR = 12
 """Months."""
+MOST_REQUESTS = 1_000_000_000
+"""A month. A volume above it is nobody's: it comes of dividing by a saving that is as good as none."""
 
 
 def saving_per_month(saving: float, hosting: float, requests_per_month: float | None) -> float | None:
@@ -27,11 +29,11 @@ def requests_until_paid(tuning: float, saving: float, hosting: float = 0.0, requ
     """Return the requests after which the tuned option is never the dearer one again; None = never, or not to be said.
 
     All in USD: ``tuning`` once, ``saving`` a request, ``hosting`` a month. 0 = it pays at once. Hosting makes the answer depend on the
-    volume; without a volume it cannot be said.
+    volume; without a volume, or where a volume of 0 pays by what a month saves, it cannot be said in requests.
     """
     if hosting == 0:
         return _ratio(Fraction(tuning), Fraction(saving))
-    if requests_per_month is None:
+    if requests_per_month is None or (requests_per_month == 0 and tuning > 0):
         return None
     volume = Fraction(requests_per_month)
     return _ratio(Fraction(tuning) * volume, Fraction(saving) * volume - Fraction(hosting))
@@ -48,8 +50,9 @@ def months_until_paid(tuning: float, saving: float, hosting: float, requests_per
 
 
 def volume_for_hosting(saving: float, hosting: float) -> int | None:
-    """Return the requests a month from which on the savings cover hosting; None = no volume does."""
-    return _ratio(Fraction(hosting), Fraction(saving))
+    """Return the requests a month from which on the savings cover hosting; None = no volume up to ``MOST_REQUESTS`` does."""
+    volume = _ratio(Fraction(hosting), Fraction(saving))
+    return None if volume is None or volume > MOST_REQUESTS else volume
 
 
 def reach(requests: int | None, requests_per_month: int | None) -> int:

@@ -207,5 +207,6 @@ def _hosting_warnings(spec: RunSpec, pairs: Sequence[tuple[Served, Served]]) -> 
         found = _compare(tuned, against, spec)
         hosting = tuned.option.hosting_usd_per_month - against.option.hosting_usd_per_month
         needed = break_even.volume_for_hosting(found.saving_usd_per_request, hosting)
-        if hosting > 0 and found.months is None and needed is not None:
-            yield f"The hosting of {tuned.option.name} is covered from {needed:,} requests a month on, against {against.option.name}."
+        if hosting > 0 and found.months is None:
+            covered = "is covered by no volume" if needed is None else f"is covered from {needed:,} requests a month on"
+            yield f"The hosting of {tuned.option.name} {covered}, against {against.option.name}."

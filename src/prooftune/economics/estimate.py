@@ -152,7 +152,8 @@ def estimate_seconds(spec: RunSpec, size: ModelSize, lengths: Mapping[SplitName,
     rungs = {
         "zero_shot": answering(holdout.examples * limit),
         "few_shot": answering(writing, demonstrations) + _choosing_shots(spec, validation, mean, read, write),
-        "retrieved": answering(writing, holdout.examples * demonstrations),
+        "retrieved": answering(writing, holdout.examples * demonstrations)
+        + _choosing_shots(spec, validation, mean, read, write, each=True),
         "optimised": spec.baseline.optimise.calls * ((mean + demonstrations) / read + limit / write),
         "rag": answering(holdout.examples * limit, holdout.examples * spec.baseline.passages * PASSAGE_TOKENS),
     }
@@ -175,11 +176,12 @@ def estimate_seconds(spec: RunSpec, size: ModelSize, lengths: Mapping[SplitName,
     return seconds
 
 
-def _choosing_shots(spec: RunSpec, validation: Lengths, mean: float, read: float, write: float) -> float:
-    """Return the seconds of answering validation questions once for each number of demonstrations that is tried."""
+def _choosing_shots(spec: RunSpec, validation: Lengths, mean: float, read: float, write: float, *, each: bool = False) -> float:
+    """Return the seconds of answering validation questions once for each number of demonstrations; ``each`` question has its own."""
     tried = [1 << power for power in range(spec.baseline.shots.bit_length())] if spec.baseline.choose_on else []
     share = min(spec.baseline.choose_on, validation.examples) / max(validation.examples, 1)
-    return sum(shots * mean / read + share * (validation.prompts / read + validation.targets / write) for shots in tried)
+    asked = min(spec.baseline.choose_on, validation.examples) if each else 1
+    return sum(shots * mean * asked / read + share * (validation.prompts / read + validation.targets / write) for shots in tried)
 
 
 def answer_limit(spec: RunSpec, train: Lengths) -> int:

@@ -16,7 +16,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from prooftune.errors import Problem, SpecError
 from prooftune.evidence import JudgeReport
-from prooftune.spec import RunSpec, digest
+from prooftune.spec import Judge, digest
 from prooftune.types import Frozen
 
 SHIPPED = Path(__file__).with_name("prices.toml")
@@ -153,16 +153,17 @@ def load_prices(path: Path | None, today: date) -> PriceList:
         raise SpecError(f"{path or SHIPPED} is not a usable price list:", tuple(_problems(error))) from None
 
 
-def price_judge(spec: RunSpec, path: Path) -> dict[str, Any]:
-    """Put the judge's bill into its report, by tokens and the price list, halved where the batch API was used; return the report.
+def price_judge(judge: Judge, prices: str, path: Path) -> dict[str, Any]:
+    """Put the judge's bill into its report, by tokens and the price list ``prices`` (a file, or empty); return the report.
 
+    It is halved where the batch API was used.
     Source of the half: the providers' pages on their batch APIs. The bill stays None where the list has no price for the judge.
     """
     report = JudgeReport.model_validate_json(path.read_bytes())
-    prices = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
-    usd = prices.request_usd(f"{spec.judge.provider}/{spec.judge.model}", report.prompt_tokens, report.answer_tokens)
+    listed = load_prices(Path(prices) if prices else None, date.today())
+    usd = listed.request_usd(f"{judge.provider}/{judge.model}", report.prompt_tokens, report.answer_tokens)
     if usd is not None:
-        report = report.model_copy(update={"cost_usd": usd * (BATCH_SHARE if spec.judge.batch else 1.0)})
+        report = report.model_copy(update={"cost_usd": usd * (BATCH_SHARE if report.batched else 1.0)})
     path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return report.model_dump(mode="json")
 

@@ -1,8 +1,8 @@
 """The candidate against the champion in use, on the holdout that the champion was promoted on and on the new one.
 
 Beating the best prompt is not enough where a tuned model is in use already. On the new holdout alone a challenger could win by having
-forgotten what the old one asked; on the old one alone, by luck of the draw. An example that either of the two was trained on, or that is a
-near-duplicate of one, proves nothing and is left out.
+forgotten what the old one asked; on the old one alone, by luck of the draw. An example that either of the two was trained on or had its
+checkpoint chosen by, or that is a near-duplicate of one, proves nothing and is left out.
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from prooftune.data.duplicates import find_clusters
-from prooftune.data.lines import read_lines
-from prooftune.errors import DataError, IntegrityError
+from prooftune.data.lines import read_lines, write_lines
+from prooftune.data.splitting import verify_seal
 from prooftune.evaluation.answers.answering import LocalAnswerer
+from prooftune.evaluation.champion_files import UNUSABLE, ChampionFiles, champion_files
 from prooftune.evaluation.gate.comparison import compare, pair_up
 from prooftune.evaluation.metrics import score
-from prooftune.evaluation.scoring import evaluate, open_contest
+from prooftune.evaluation.scoring import evaluate, open_unsealed_contest
 from prooftune.evidence import Champion, Rival
 from prooftune.models.loading import Kind, load_candidate, load_tokenizer
-from prooftune.models.resolve import resolve_model
-from prooftune.spec import RunSpec, Task, parse_spec
-from prooftune.storage.manifest import Manifest, read_manifest
+from prooftune.spec import RunSpec, Task
 from prooftune.storage.objects import ObjectStore
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, Frozen, Message, Prediction, Report, no_report
@@ -36,26 +33,8 @@ FOLDER = "champion"
 Which = Literal["old", "new"]
 
 
-@dataclass(frozen=True, slots=True)
-class ChampionFiles:
-    """What the champion's published run has kept of it."""
-
-    run_id: str
-    spec: RunSpec
-    weights: Path
-    """Folder of its adapter, or of its whole model after a ``full`` training."""
-    base: Path
-    """Folder of its base model on this machine, with the tokenizer; ``weights`` after a ``full`` training."""
-    train: Path
-    """Its training examples as conversations, ``train.openai.jsonl``."""
-    holdout: Path
-    holdout_sha256: str
-    predictions: Path
-    """Its answers to its own holdout."""
-
-
 class Conversation(Frozen):
-    """A line of ``train.openai.jsonl``."""
+    """A line of ``train.openai.jsonl`` or ``validation.openai.jsonl``."""
 
     messages: tuple[Message, ...]
 
@@ -83,44 +62,16 @@ class _Asked:
     report: Report
 
 
-def champion_files(store: ObjectStore, run_id: str) -> ChampionFiles:
-    """Fetch what a comparison with a published champion needs.
-
-    Raises:
-        NoSuchObject: the run is no longer published.
-        IntegrityError: a file was changed, or the base model is not the one that the champion was tuned from.
-        DataError: the run kept too little of the champion.
-        ModelUnavailable: its base model cannot be found.
-    """
-    manifest = read_manifest(store, run_id)
-    weights = [name for name in manifest.files if name.startswith(("adapter/", "model/"))]
-    needed = ("spec.yaml", "train.openai.jsonl", "holdout.jsonl", "candidate.predictions.jsonl")
-    if lost := [*(name for name in needed if name not in manifest.files), *([] if weights else ["adapter/"])]:
-        raise DataError(f"the champion {run_id} has published no {', '.join(lost)}; `prooftune rollback` puts another run in use")
-    paths = {name: store.fetch(manifest.files[name]) for name in (*needed, *weights)}
-    spec = parse_spec(yaml.safe_load(paths["spec.yaml"].read_text(encoding="utf-8")), where=f"spec.yaml of {run_id}")
-    folder = paths[weights[0]].parents[weights[0].count("/") - 1]
-    return ChampionFiles(
-        run_id=run_id,
-        spec=spec,
-        weights=folder,
-        base=folder if spec.backend.method.kind == "full" else _base_of(spec, manifest),
-        train=paths["train.openai.jsonl"],
-        holdout=paths["holdout.jsonl"],
-        holdout_sha256=manifest.files["holdout.jsonl"].sha256,
-        predictions=paths["candidate.predictions.jsonl"],
-    )
-
-
-def no_champion(out: Path) -> dict[str, Any]:
-    """Write a ``champion.json`` that says that the task has no champion yet."""
-    return _write(Champion(run_id=None), out)
+def not_compared(champion: Champion, out: Path) -> dict[str, Any]:
+    """Write a ``champion.json`` without comparisons: there is no champion yet, or it cannot be met, and why."""
+    return _write(champion, out)
 
 
 def evaluate_against_champion(
     store: ObjectStore,
     champion: str,
     train: Path,
+    validation: Path,
     holdout: Path,
     holdout_sha256: str,
     answers: Path,
@@ -133,24 +84,30 @@ def evaluate_against_champion(
     """Compare the candidate with the champion on both holdouts, or once where they are the same, and return the figures.
 
     Writes ``champion.json`` and, below ``champion/``, the answers that were asked for. What each answered to its own holdout is taken from
-    ``answers`` and from the champion's published run. A holdout without an example that the metric scores and that neither was trained on
-    gives no comparison.
+    ``answers`` and from the champion's published run. A holdout without an example that the metric scores and that is new to both gives no
+    comparison, and its answers are an empty file.
+
+    A champion that cannot be used ends in a ``reason`` instead of comparisons: by now the training is paid for.
 
     Raises:
-        IntegrityError, DataError, ModelUnavailable: as ``champion_files``; or a holdout is not the one that was sealed.
+        IntegrityError: the candidate's holdout is not the one that was sealed.
+        TransientError: the store or the hub cannot be reached.
     """
-    rival = champion_files(store, champion)
-    theirs = [prediction.model_copy(update={"scores": {}}) for prediction in read_lines(rival.predictions, Prediction)]
+    try:
+        rival = champion_files(store, champion)
+        theirs = [prediction.model_copy(update={"scores": {}}) for prediction in read_lines(rival.predictions, Prediction)]
+    except UNUSABLE as error:
+        return _write(Champion(run_id=champion, reason=str(error)), out)
     ours = list(read_lines(answers, Prediction))
     if rival.holdout_sha256 == holdout_sha256:
         same = compared("new", holdout_sha256, theirs, ours, spec, seen=0)
-        return _write(Champion(run_id=champion, rivals=tuple(same)), out)
+        return _write(Champion(run_id=champion, rivals=tuple(same), same_holdout=True), out)
     asked = _Asked(tuple(read_lines(train, Example)), spec.task, out / FOLDER, report)
     asked.out.mkdir(exist_ok=True)
-    champions, seen_by_champion = _answers(_champion(rival), asked, holdout, holdout_sha256, _texts_of(rival.train, Conversation))
-    candidates, seen_by_candidate = _answers(
-        _candidate(spec, model_folder, weights), asked, rival.holdout, rival.holdout_sha256, _texts_of(train, Example)
-    )
+    known = [*_texts_of(rival.train, Conversation), *(_texts_of(rival.validation, Conversation) if rival.validation else [])]
+    champions, seen_by_champion = _answers(_champion(rival), asked, holdout, holdout_sha256, known)
+    known = [*_texts_of(train, Example), *_texts_of(validation, Example)]
+    candidates, seen_by_candidate = _answers(_candidate(spec, model_folder, weights), asked, rival.holdout, rival.holdout_sha256, known)
     rivals = [
         *compared("old", rival.holdout_sha256, theirs, candidates, spec, seen_by_candidate),
         *compared("new", holdout_sha256, champions, ours, spec, seen_by_champion),
@@ -186,25 +143,27 @@ def compared(
 
 
 def _answers(contender: _Contender, asked: _Asked, holdout: Path, sha256: str, learnt: Sequence[str]) -> tuple[list[Prediction], int]:
-    """Return the contender's answers to what is new to it and can be scored, and how many examples are not new to it."""
-    tokenizer = load_tokenizer(contender.base, trust_remote_code=contender.trust_remote_code)
-    contest = open_contest(asked.train, holdout, sha256, asked.task, tokenizer)
-    fresh = _unseen(contest.holdout, learnt)
-    seen = len(contest.holdout) - len(fresh)
-    metric = asked.task.metric
+    """Return the contender's answers to what is new to it, none where the metric scores none of it, and how many examples are not new."""
+    verify_seal(holdout, sha256)
+    examples = list(read_lines(holdout, Example))
+    fresh = _unseen(examples, learnt)
+    seen, metric, written = len(examples) - len(fresh), asked.task.metric, asked.out / f"{contender.name}.predictions.jsonl"
     if all(score(metric, example.target, example.target, asked.task) is None for example in fresh):
+        write_lines(written, [])
         return [], seen
+    tokenizer = load_tokenizer(contender.base, trust_remote_code=contender.trust_remote_code)
+    contest = replace(open_unsealed_contest(asked.train, fresh, asked.task, tokenizer), holdout_sha256=sha256)
     model = load_candidate(contender.base, contender.weights, kind=contender.kind, trust_remote_code=contender.trust_remote_code)
     evaluate(
         contender.name,
-        f"{contender.name.replace('_', ' on the ')} holdout, {len(fresh)} examples that it was not trained on",
+        f"{contender.name.replace('_', ' on the ')} holdout, {len(fresh)} examples that are new to it",
         lambda example: with_system(example.prompt, contender.system),
-        replace(contest, holdout=fresh),
+        contest,
         LocalAnswerer(model, tokenizer),
         asked.out,
         asked.report,
     )
-    return list(read_lines(asked.out / f"{contender.name}.predictions.jsonl", Prediction)), seen
+    return list(read_lines(written, Prediction)), seen
 
 
 def _unseen(examples: Sequence[Example], learnt: Sequence[str]) -> tuple[Example, ...]:
@@ -229,19 +188,6 @@ def _champion(rival: ChampionFiles) -> _Contender:
 
 def _candidate(spec: RunSpec, base: Path, weights: Path) -> _Contender:
     return _Contender("candidate_old", weights, base, spec.backend.method.kind, spec.task.system, spec.backend.trust_remote_code)
-
-
-def _base_of(spec: RunSpec, manifest: Manifest) -> Path:
-    """Return the folder of the base model that the champion was tuned from, and of no other that goes by its name now."""
-    backend, lineage = spec.backend, manifest.facts.get("lineage")
-    found = resolve_model(backend.model, backend.revision, backend.trust_remote_code)
-    known = lineage["model"]["sha256"] if isinstance(lineage, dict) else found.sha256
-    if found.sha256 != known:
-        raise IntegrityError(
-            f"the champion {manifest.run_id} was tuned from {backend.model} with SHA-256 {known[:16]}…, {found.path} now has "
-            f"{found.sha256[:16]}…. Bring that model back, or put another run in use with `prooftune promote`"
-        )
-    return found.path
 
 
 def _write(champion: Champion, out: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 Every bootstrap here resamples *examples*. A resample is a row of counts (how often each example was drawn), so a statistic is a function of
 a ``(resamples, n)`` matrix and one matrix product does thousands of resamples. Rows come in chunks: memory does not grow with their number.
+A permutation test is the same with a row of zeros and ones: on which examples the two contestants' answers are exchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
     Statistic = Callable[[Floats], Floats]
@@ -22,6 +23,8 @@ RESAMPLES = 10_000
 POWER = 0.8
 """Chance that a study of the size ``n_needed`` gives finds the effect, if it is real."""
 _CHUNK_CELLS = 2_000_000
+_ROUNDING = 1e-12
+"""Differences that are equal but for the order of additions count as equal."""
 
 
 def mcnemar_exact(baseline: Sequence[bool], candidate: Sequence[bool]) -> float:
@@ -43,7 +46,7 @@ def discordant(baseline: Sequence[bool], candidate: Sequence[bool]) -> tuple[int
 
 
 def mcnemar_power(n: int, gained: float, lost: float, *, alpha: float = 0.05, least: float = 0.0) -> float:
-    """Return the chance that n pairs show a gain: exact McNemar p < alpha, and an observed difference of at least ``least``.
+    """Return the chance that n pairs show a gain: exact McNemar p < alpha, and Tango's interval does not end below ``least``.
 
     ``gained`` and ``lost`` are the true shares of pairs that only the candidate, and only the baseline, gets right. Exact: summed over how
     many pairs are discordant, binomial, and how many of those are lost, binomial again.
@@ -61,8 +64,24 @@ def mcnemar_power(n: int, gained: float, lost: float, *, alpha: float = 0.05, le
     quantile = binom.ppf(alpha / 2, discordant_pairs, 0.5)
     most_lost = quantile - (2 * binom.cdf(quantile, discordant_pairs, 0.5) >= alpha)
     if least > 0:
-        most_lost = np.minimum(most_lost, np.floor((discordant_pairs - n * least) / 2 + 1e-9))
+        most_lost = np.minimum(most_lost, _most_lost_within_reach(least, discordant_pairs, n, alpha))
     return float(binom.pmf(discordant_pairs, n, min(share, 1.0)) @ binom.cdf(most_lost, discordant_pairs, lost / share))
+
+
+def _most_lost_within_reach(least: float, discordant_pairs: NDArray[np.int64], n: int, alpha: float) -> NDArray[np.int64]:
+    """Return for each number of discordant pairs how many may be lost for Tango's interval to reach ``least``; -1 = it never does."""
+    import numpy as np
+    from scipy.stats import norm
+
+    limit = float(norm.ppf(1 - alpha / 2))
+    holds, fails = np.full_like(discordant_pairs, -1), discordant_pairs + 1
+    while (fails - holds > 1).any():  # bisection: the score falls with every pair that is lost instead of gained
+        lost = (holds + fails) // 2
+        distance = (discordant_pairs - 2 * lost) / n - least
+        sd = tango_sd(least, (discordant_pairs - lost) / n, lost / n)
+        reached = math.sqrt(n) * distance >= -limit * sd
+        holds, fails = np.where(reached, lost, holds), np.where(reached, fails, lost)
+    return holds
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -112,14 +131,27 @@ def paired_proportions_interval(gained: int, lost: int, n: int, alpha: float = 0
 
 def _tango_score(difference: float, gained: int, lost: int, n: int) -> float:
     """Return Tango's test statistic of "the true difference is ``difference``", standard normal under it."""
-    a = 2 * n
-    b = (2 * n - gained + lost) * difference - gained - lost
+    sd = float(tango_sd(difference, gained / n, lost / n))
+    distance = (gained - lost) / n - difference
+    return math.sqrt(n) * distance / sd if sd > 0 else math.copysign(math.inf, distance) if distance else 0.0
+
+
+def tango_sd(difference: float, gained: ArrayLike, lost: ArrayLike) -> Floats:
+    """Return the standard deviation of one pair's difference, were the true difference ``difference``, from the shares that were observed.
+
+    The share of "only the baseline is right" is the likeliest one under that hypothesis. Where no pair differs and ``difference`` is
+    positive it is 0, and the variance ``difference · (1 - difference)``.
+    Source: Tango (1998), as ``paired_proportions_interval``.
+    """
+    import numpy as np
+
+    gained, lost = np.asarray(gained, dtype=np.float64), np.asarray(lost, dtype=np.float64)
+    b = (2 - gained + lost) * difference - gained - lost
     c = -lost * difference * (1 - difference)
-    # The share of "only the baseline is right" that is likeliest under the hypothesis; rounding must not push it below its bounds.
-    lost_share = max((math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a), 0.0, -difference)
-    variance = n * (2 * lost_share + difference * (1 - difference))
-    distance = gained - lost - n * difference
-    return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
+    root = np.sqrt(np.maximum(b * b - 8 * c, 0.0))
+    lost_share = np.maximum((root - b) / 4, max(0.0, -difference))  # rounding must not push it below its bounds
+    sd: Floats = np.sqrt(np.maximum(2 * lost_share + difference * (1 - difference), 0.0))
+    return sd
 
 
 def bootstrap(statistic: Statistic, n: int, *, resamples: int = RESAMPLES, seed: int) -> Floats:
@@ -178,18 +210,46 @@ def mean_of(values: Sequence[float]) -> Statistic:
     return statistic
 
 
-def paired_bootstrap(
-    differences: Sequence[float], resamples: int = RESAMPLES, *, seed: int, alpha: float = 0.05
-) -> tuple[float, float, float]:
-    """Return interval and two-sided p-value ``(ci_low, ci_high, p)`` of the mean of per-example differences.
+def swap_test(baseline: Floats, candidate: Floats, value: Callable[[Floats], Floats], *, swaps: int = RESAMPLES, seed: int) -> float:
+    """Return the two-sided p-value that it does not matter which of two contestants gave which answer: the paired permutation test.
 
-    Raises:
-        ValueError: there are no differences.
+    ``baseline`` and ``candidate`` hold what each example adds to the sums, ``(n, k)``; ``value`` makes one number of sums ``(m, k)``,
+    shape ``(m,)``. Under the null the two rows of any example may change sides, and p is the share of such swaps whose difference is at
+    least the observed one. Every swap of the pairs that differ is tried where there are at most ``swaps`` of them; else as many are drawn,
+    and the observed one counts among them: so p is never too small, whatever the metric and the number of examples. For a mean this is
+    the sign-flip test, for right/wrong scores exact McNemar.
+    Source: Fisher (1935), The Design of Experiments, section 21; Noreen (1989), Computer-Intensive Methods for Testing Hypotheses;
+    the observed one among the drawn: Phipson and Smyth (2010), https://doi.org/10.2202/1544-6115.1585.
     """
-    if not differences:
-        raise ValueError("no differences to resample; at least one example must be scored for both contestants")
-    draws = bootstrap(mean_of(differences), len(differences), resamples=resamples, seed=seed)
-    return *percentile_interval(draws, alpha), bootstrap_p(draws, sum(difference != 0 for difference in differences))
+    import numpy as np
+
+    moved = (candidate - baseline)[(candidate != baseline).any(axis=1)]
+    of_baseline, of_candidate = baseline.sum(axis=0), candidate.sum(axis=0)
+
+    def distance(swapped: Floats) -> Floats:
+        sums = swapped @ moved
+        return np.abs(value(of_candidate - sums) - value(of_baseline + sums))
+
+    least = float(distance(np.zeros((1, len(moved))))[0]) - _ROUNDING
+    every = 2 ** len(moved) <= swaps
+    chunks = _every_swap(len(moved)) if every else _drawn_swaps(moved.shape, swaps, seed)
+    reached = sum(int(np.sum(distance(swapped) >= least)) for swapped in chunks)
+    return reached / 2 ** len(moved) if every else (reached + 1) / (swaps + 1)
+
+
+def _every_swap(pairs: int) -> Iterator[Floats]:
+    import numpy as np
+
+    yield ((np.arange(2**pairs)[:, None] >> np.arange(pairs)) & 1).astype(np.float64)
+
+
+def _drawn_swaps(shape: tuple[int, ...], swaps: int, seed: int) -> Iterator[Floats]:
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK_CELLS // max(shape))
+    for start in range(0, swaps, chunk):
+        yield rng.integers(2, size=(min(chunk, swaps - start), shape[0])).astype(np.float64)
 
 
 def n_needed(effect: float, sd: float, *, null_sd: float | None = None, alpha: float = 0.05, power: float = POWER) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from prooftune.providers.batches import RESULTS_KEPT_S, BatchStatus, answer_through, batch_key, custom_id, wait_for
-from prooftune.providers.calls import TIMEOUT_S, Caller
+from prooftune.providers.calls import TIMEOUT_S, Caller, NotFoundError
 from prooftune.providers.chat import KEYS, ChatAnswer, Prompt, as_dicts, in_order
 from prooftune.types import Report, no_report
 
@@ -131,7 +131,7 @@ class _Queue:
     """One set of questions at Anthropic's batch API. A batch has no metadata: its digest stands in the custom id of each question."""
 
     def __init__(self, chat: AnthropicChat, prompts: Sequence[Prompt], max_tokens: int, report: Report) -> None:
-        self.key = batch_key(chat.name, prompts, max_tokens)
+        self.key = batch_key(chat.name, str(chat.client.base_url), prompts, max_tokens)
         self._chat = chat
         self._prompts = prompts
         self._max_tokens = max_tokens
@@ -161,7 +161,10 @@ class _Queue:
             return False
         if wait_for(self, batch.id, len(self._prompts), self._report).failed:
             return False
-        return any(line.custom_id.startswith(f"{self.key}-") for line in self._results(batch.id))
+        try:
+            return any(line.custom_id.startswith(f"{self.key}-") for line in self._results(batch.id))
+        except NotFoundError:  # its results were deleted: it is good for no answer, whoever's it is
+            return False
 
     def _page(self, after: dict[str, Any]) -> _Page:
         return _Page.model_validate_json(self._batches.list(limit=100, **after).text())

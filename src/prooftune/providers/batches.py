@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prooftune.errors import EnvironmentLacks
+from prooftune.providers.calls import NotFoundError
 from prooftune.providers.chat import Ask, ChatAnswer, Prompt, in_order
 from prooftune.spec.fields import digest
 from prooftune.types import Progress, Report
@@ -57,9 +58,9 @@ class BatchQueue(Protocol):
         """Return what was answered, by custom id; questions that failed or expired are missing."""
 
 
-def batch_key(name: str, prompts: Sequence[Prompt], max_tokens: int) -> str:
-    """Return the digest by which a batch is known again: the same questions to the same model have the same one."""
-    return digest([name, max_tokens, [[message.model_dump() for message in prompt] for prompt in prompts]])[:32]
+def batch_key(name: str, address: str, prompts: Sequence[Prompt], max_tokens: int) -> str:
+    """Return the digest by which a batch is known again: the same questions to the same model at the same address have the same one."""
+    return digest([name, address, max_tokens, [[message.model_dump() for message in prompt] for prompt in prompts]])[:32]
 
 
 def custom_id(key: str, number: int) -> str:
@@ -78,24 +79,40 @@ def answer_through(queue: BatchQueue, key: str, prompts: Sequence[Prompt], ask: 
     """
     if not prompts:
         return []
-    ticket = folder / f"batch-{key[:16]}.json"
-    batch = _read(ticket) or queue.find()
-    if batch is None:
-        ask(prompts[0])
-        batch = queue.submit()
-    _write(ticket, batch)
-    status = wait_for(queue, batch, len(prompts), report)
-    if status.failed:
-        ticket.unlink()
-        raise EnvironmentLacks(f"batch {batch} came back without answers: {status.failed}; run the same command again to submit a new one")
-    found = queue.answers(batch)
+    found = _answers(queue, folder / f"batch-{key[:16]}.json", prompts, ask, report)
     ids = [custom_id(key, number) for number in range(len(prompts))]
     unanswered = [number for number, name in enumerate(ids) if name not in found]
     if unanswered:
-        log.warning("batch %s answered %d of %d requests; the others are asked directly", batch, len(ids) - len(unanswered), len(ids))
+        log.warning("the batch answered %d of %d requests; the others are asked directly", len(ids) - len(unanswered), len(ids))
         again = in_order(ask, [prompts[number] for number in unanswered])
         found |= {ids[number]: answer for number, answer in zip(unanswered, again, strict=True)}
     return [found[name] for name in ids]
+
+
+def _answers(queue: BatchQueue, ticket: Path, prompts: Sequence[Prompt], ask: Ask, report: Report) -> dict[str, ChatAnswer]:
+    """Return what the batch on the ticket answered, or, where there is none or it is gone, one that is found or submitted."""
+    written = _read(ticket)
+    if written is not None:
+        try:
+            return _read_batch(queue, written, ticket, len(prompts), report)
+        except NotFoundError:
+            log.warning("batch %s, which an earlier call submitted, is gone; looking for another", written)
+            ticket.unlink()
+    batch = queue.find()
+    if batch is None or batch == written:
+        ask(prompts[0])
+        batch = queue.submit()
+    _write(ticket, batch)
+    return _read_batch(queue, batch, ticket, len(prompts), report)
+
+
+def _read_batch(queue: BatchQueue, batch: str, ticket: Path, total: int, report: Report) -> dict[str, ChatAnswer]:
+    """Wait for the batch and return what it answered, by custom id."""
+    status = wait_for(queue, batch, total, report)
+    if status.failed:
+        ticket.unlink()
+        raise EnvironmentLacks(f"batch {batch} came back without answers: {status.failed}; run the same command again to submit a new one")
+    return queue.answers(batch)
 
 
 def wait_for(queue: BatchQueue, batch: str, total: int, report: Report) -> BatchStatus:

@@ -22,6 +22,11 @@ from prooftune.errors import EnvironmentLacks, ProoftuneError, SpecError, Transi
 
 Result = TypeVar("Result")
 
+
+class NotFoundError(SpecError):
+    """The provider knows nothing of that name: a model, an address, or a batch that is gone."""
+
+
 ATTEMPTS = 5
 TIMEOUT_S = 300.0
 """Of one request: a model that thinks first may be silent for minutes."""
@@ -36,7 +41,7 @@ _MEANINGS: dict[int, tuple[type[ProoftuneError], str]] = {
     401: (EnvironmentLacks, "the key in {variable} is not accepted; set it to a valid one"),
     402: (EnvironmentLacks, "the account has to be paid for first"),
     403: (EnvironmentLacks, "the account of the key in {variable} may not do this; give it the right, or use another key"),
-    404: (SpecError, "there is no such model or address; correct the model's name or base_url in the spec"),
+    404: (NotFoundError, "there is no such model or address; correct the model's name or base_url in the spec"),
     413: (SpecError, "the request is too large; lower the number of pairs or demonstrations"),
     422: (SpecError, f"the request is refused; {_CORRECT}"),
 }

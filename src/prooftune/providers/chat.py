@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from prooftune.errors import DataError, EnvironmentLacks, SpecError
@@ -19,6 +19,7 @@ REQUESTS_AT_ONCE = 8
 
 Prompt = Sequence[Message]
 Ask = Callable[[Prompt], "ChatAnswer"]
+Question = TypeVar("Question")
 
 
 class ChatAnswer(Frozen):
@@ -45,6 +46,9 @@ class ChatModel(Protocol):
 
     name: str
     """As the provider calls it."""
+
+    def ask(self, prompt: Prompt, max_tokens: int) -> ChatAnswer:
+        """Return the answer to one prompt; may be called from several threads."""
 
     def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> Iterator[ChatAnswer]:
         """Yield the answer to each prompt, in order, each as soon as it is there; ``REQUESTS_AT_ONCE`` are under way."""
@@ -98,10 +102,10 @@ def read_key(provider: str) -> str:
     return key
 
 
-def in_order(ask: Ask, prompts: Sequence[Prompt]) -> Iterator[ChatAnswer]:
-    """Yield the answer to each prompt, in order. After an error, or when the caller stops early, nothing further is asked."""
+def in_order(ask: Callable[[Question], ChatAnswer], questions: Sequence[Question]) -> Iterator[ChatAnswer]:
+    """Yield the answer to each question, in order. After an error, or when the caller stops early, nothing further is asked."""
     with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="chat") as pool:
-        yield from pool.map(ask, prompts)
+        yield from pool.map(ask, questions)
 
 
 def as_dicts(prompt: Prompt) -> list[dict[str, str]]:

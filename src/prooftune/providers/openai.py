@@ -193,7 +193,7 @@ class _Queue:
     """One set of questions at OpenAI's batch API. A batch carries their digest as metadata."""
 
     def __init__(self, chat: OpenAIChat, prompts: Sequence[Prompt], max_tokens: int) -> None:
-        self.key = batch_key(chat.name, prompts, max_tokens)
+        self.key = batch_key(chat.name, str(chat.client.base_url), prompts, max_tokens)
         self._chat = chat
         self._prompts = prompts
         self._max_tokens = max_tokens

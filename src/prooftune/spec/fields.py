@@ -7,7 +7,7 @@ import json
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """Lower case, digits and dashes: it becomes part of paths, artifact keys and run ids."""
@@ -25,6 +25,15 @@ def _without_credentials(address: str) -> str:
 
 Address = Annotated[str, AfterValidator(_without_credentials)]
 """A path or URI without credentials."""
+
+
+def _listed(value: object) -> object:
+    """Take a single value as a list of one, so that ``--set task.slices=product`` does what it says."""
+    return [value] if isinstance(value, str | int | float) else value
+
+
+OneOrMore = BeforeValidator(_listed)
+"""On a list field: a single value is a list of one."""
 
 
 def digest(value: object) -> str:

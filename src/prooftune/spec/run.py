@@ -7,7 +7,7 @@ from typing import Self
 import yaml
 from pydantic import model_validator
 
-from prooftune.spec.data import Data
+from prooftune.spec.data import Data, Split
 from prooftune.spec.evaluation import Baseline, Gate, General, Judge, LearningCurve, Task
 from prooftune.spec.fields import Name
 from prooftune.spec.training import Backend, Store, Tracking
@@ -31,6 +31,12 @@ class RunSpec(Frozen):
     use: Use = Use()
     store: Store = Store()
     tracking: Tracking = Tracking()
+
+    @property
+    def of_contest(self) -> RunSpec:
+        """What of it a comparison of two tuned models depends on: task, backend, gate and the seed; the rest as by default."""
+        data = Data(source="-", split=Split(seed=self.data.split.seed))
+        return RunSpec(name=self.name, data=data, task=self.task, backend=self.backend, gate=self.gate)
 
     @model_validator(mode="after")
     def _what_decides_is_there(self) -> Self:

@@ -190,3 +190,11 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """Return the SHA-256 over the relative names and contents of all files below a folder, in the order of their names."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
+    return found.hexdigest()

@@ -2,6 +2,8 @@
 
 The gate enters runs and makes those it promotes the champion. People promote and roll back. Each change says who made it, when and why;
 nothing is ever removed, so that the line of champions can be followed back: a rollback undoes the newest change that is not undone yet.
+
+The gate replaces the champion that the candidate met and no other, and puts nothing back in use that a person has rolled back.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 from prooftune.errors import ProoftuneError
 from prooftune.storage.manifest import Manifest, find_run, read_manifest
 from prooftune.storage.objects import NoSuchObject, ObjectStore
+from prooftune.storage.registry_contest import WEIGHTS, Contest, contest_of
 from prooftune.storage.registry_document import (
     FOLDER,
     Change,
@@ -21,13 +24,13 @@ from prooftune.storage.registry_document import (
     champions_in_line,
     change_registry,
     key_of,
+    opponent_of,
     promoted_by_gate,
     read_document,
+    rollback_of,
 )
 from prooftune.types import ArtifactRef, Decision
 
-WEIGHTS = ("adapter/", "model/")
-"""Where a published run keeps what it trained."""
 log = logging.getLogger(__name__)
 
 
@@ -45,30 +48,46 @@ class Author(NamedTuple):
 
 
 def register(store: ObjectStore, task: str, run_id: str, manifest: ArtifactRef, decision: Decision) -> dict[str, Any]:
-    """Record a run's verdict; ``promote`` makes it the champion. A run that is registered already changes nothing.
+    """Record a published run's verdict; ``promote`` makes it the champion. A run that is registered already changes nothing.
+
+    The gate's decision is about the champion that the candidate met, by the run's ``champion.json``. Where another one is in use by now,
+    the run becomes the challenger instead; where a person has rolled the run or its weights back, it is only entered.
 
     Returns:
-        The registry as it is now, JSON-able.
+        The registry as it is now, JSON-able, with a ``note``: why a run with the verdict ``promote`` is not in use, else "".
 
     Raises:
         TransientError: other processes kept changing the registry, or the store's answer got lost. Trying again is safe.
-        IntegrityError: the registry is damaged.
+        IntegrityError: the registry is damaged, or ``champion.json`` is not the published one.
     """
+    contest = contest_of(store, run_id)
 
     def with_run(registry: Registry) -> Registry:
-        if _is_registered(registry, run_id):
+        if registry.entry_of(run_id) is not None:
             return registry
-        entry = _registration(registry, run_id, manifest, decision)
-        entered = registry.model_copy(update={"history": (*registry.history, entry)})
-        if decision.verdict == "promote":
-            return _with_champion(entered, promoted_by_gate(entry))
-        if decision.verdict == "inconclusive" and registry.champion is not None:
-            return entered.model_copy(update={"challenger": run_id})
-        return entered
+        return _entered(registry, _registration(registry, run_id, manifest, decision, contest))
 
     registry = change_registry(store, task, with_run)
     log.info("registered %s for %s: %s, champion %s", run_id, task, decision.verdict, registry.champion)
-    return registry.model_dump(mode="json")
+    return registry.model_dump(mode="json") | {"note": _note_on(registry, run_id)}
+
+
+def _entered(registry: Registry, entry: Registration) -> Registry:
+    """Return the registry with one more run, as champion or challenger where it is one."""
+    undone = rollback_of(registry, entry.run_id, entry.weights)
+    outdated = entry.met != opponent_of(registry, entry.weights)
+    verdict = entry.decision.verdict
+    if verdict == "promote" and undone is not None:
+        entry = entry.model_copy(update={"held_back": _rolled_back(registry.task, entry.run_id, undone)})
+    elif verdict == "promote" and outdated:
+        entry = entry.model_copy(update={"held_back": _changed(entry, registry)})
+    entered = registry.model_copy(update={"history": (*registry.history, entry)})
+    if verdict == "promote" and not entry.held_back:
+        return _with_champion(entered, promoted_by_gate(entry))
+    challenges = verdict == "inconclusive" or (verdict == "promote" and undone is None)
+    if challenges and registry.champion is not None:
+        return entered.model_copy(update={"challenger": entry.run_id})
+    return entered
 
 
 def promote(store: ObjectStore, task: str, run_id: str, *, reason: str, by: str, force: bool = False) -> dict[str, Any]:
@@ -89,13 +108,13 @@ def promote(store: ObjectStore, task: str, run_id: str, *, reason: str, by: str,
     published = find_run(store, run_id)
     decision = Decision.model_validate(published.facts["decision"])
     _require_fit(published, task, decision, force)
-    manifest = store.measure(f"runs/{run_id}/manifest.json")
+    manifest, contest = store.measure(f"runs/{run_id}/manifest.json"), contest_of(store, run_id)
 
     def with_champion(registry: Registry) -> Registry:
         if registry.champion == run_id:
             return registry
-        if not _is_registered(registry, run_id):
-            entry = _registration(registry, run_id, manifest, decision)
+        if registry.entry_of(run_id) is None:
+            entry = _registration(registry, run_id, manifest, decision, contest)
             registry = registry.model_copy(update={"history": (*registry.history, entry)})
         forced = decision.verdict != "promote"
         change = Change(action="promote", champion_before=registry.champion, champion=run_id, at=_now(), forced=forced, **author._asdict())
@@ -163,20 +182,33 @@ def read_registry(store: ObjectStore, task: str) -> dict[str, Any]:
     return read_document(store, task)[0].model_dump(mode="json")
 
 
-def champion_before(store: ObjectStore, task: str, weights: set[str]) -> str | None:
-    """Return the champion that a candidate has to meet: the one in use, or in use when the same weights were registered first.
+def champion_met(store: ObjectStore, task: str, run_id: str) -> tuple[str | None] | None:
+    """Return the champion that a registered run met (None = there was none), as a tuple of one; None where the run is not registered."""
+    entry = read_document(store, task)[0].entry_of(run_id)
+    return None if entry is None else (entry.met,)
 
-    So a run that is repeated meets the champion that it met the first time. ``weights`` are SHA-256 digests of safetensors files.
-    """
-    registry, _ = read_document(store, task)
-    for entry in registry.history:
-        try:
-            files = read_manifest(store, entry.run_id).files
-        except NoSuchObject:
-            continue
-        if weights & {ref.sha256 for name, ref in files.items() if name.startswith(WEIGHTS)}:
-            return entry.champion_before
-    return registry.champion
+
+def why_not_in_use(store: ObjectStore, task: str, run_id: str) -> str:
+    """Return why a run with the verdict ``promote`` is not in use, as things are now; "" where it is, or another run replaced it."""
+    return _note_on(read_document(store, task)[0], run_id)
+
+
+def _note_on(registry: Registry, run_id: str) -> str:
+    entry = registry.entry_of(run_id)
+    if entry is None or entry.decision.verdict != "promote" or registry.champion == run_id:
+        return ""
+    if (undone := rollback_of(registry, run_id, entry.weights)) is not None:
+        return _rolled_back(registry.task, run_id, undone)
+    return "" if any(change.champion == run_id for change in registry.changes) else entry.held_back
+
+
+def _rolled_back(task: str, run_id: str, undone: Change) -> str:
+    which = "" if undone.champion_before == run_id else f"its weights, as {undone.champion_before}, were "
+    return f"{which}rolled back by {undone.by}: {undone.reason}; `prooftune promote {task} {run_id} --reason …` puts it back"
+
+
+def _changed(entry: Registration, registry: Registry) -> str:
+    return f"the champion changed meanwhile ({entry.met or 'none'} → {registry.champion or 'none'}): run again to meet it"
 
 
 def _require_fit(published: Manifest, task: str, decision: Decision, force: bool) -> None:
@@ -199,12 +231,17 @@ def _author(by: str, reason: str) -> Author:
     return Author(by, reason)
 
 
-def _is_registered(registry: Registry, run_id: str) -> bool:
-    return any(entry.run_id == run_id for entry in registry.history)
-
-
-def _registration(registry: Registry, run_id: str, manifest: ArtifactRef, decision: Decision) -> Registration:
-    return Registration(run_id=run_id, manifest=manifest, decision=decision, registered_at=_now(), champion_before=registry.champion)
+def _registration(registry: Registry, run_id: str, manifest: ArtifactRef, decision: Decision, contest: Contest) -> Registration:
+    """A run that does not say which champion it met trained nothing, or is from before that was published: it met whom it had to."""
+    return Registration(
+        run_id=run_id,
+        manifest=manifest,
+        decision=decision,
+        registered_at=_now(),
+        champion_before=registry.champion,
+        met=contest.met if contest.told else opponent_of(registry, contest.weights),
+        weights=contest.weights,
+    )
 
 
 def _with_champion(registry: Registry, change: Change) -> Registry:

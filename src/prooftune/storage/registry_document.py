@@ -32,6 +32,18 @@ class Registration(Frozen):
     """UTC, ISO 8601. For people: the order of the history is the order of registration, whatever clocks say."""
     champion_before: str | None
     """Run id of the champion when this run was registered."""
+    met: str | None
+    """Run id of the champion that the gate compared this run with; None = there was none to meet."""
+    weights: tuple[str, ...] = ()
+    """SHA-256 of its safetensors files, sorted; empty where it trained nothing, or was registered before they were kept."""
+    held_back: str = ""
+    """Why the verdict ``promote`` did not make it the champion."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_entries_met_the_champion_in_use(cls, entry: Any) -> Any:
+        """Read an entry written before ``met`` was kept."""
+        return entry if not isinstance(entry, dict) or "met" in entry else entry | {"met": entry.get("champion_before")}
 
 
 class Change(Frozen):
@@ -56,11 +68,15 @@ class Registry(Frozen):
     champion: str | None = None
     """Run id of the run in use."""
     challenger: str | None = None
-    """Run id of the newest run that was inconclusive while the champion was in use: more held-out examples may settle it."""
+    """Run id of the newest run that may beat the champion in use: it was inconclusive, or it met another champion than this one."""
     history: tuple[Registration, ...] = ()
     """Every registered run, oldest first; nothing is ever removed."""
     changes: tuple[Change, ...] = ()
     """Every change of the champion, oldest first; nothing is ever removed."""
+
+    def entry_of(self, run_id: str | None) -> Registration | None:
+        """Return what is registered of a run; None = nothing."""
+        return next((entry for entry in self.history if entry.run_id == run_id), None)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +104,29 @@ def champions_in_line(changes: Sequence[Change]) -> list[str]:
         else:
             line.append(change.champion)
     return line
+
+
+def opponent_of(registry: Registry, weights: Sequence[str]) -> str | None:
+    """Return the champion that a candidate with these weights has to meet; None = there is none.
+
+    That is the one in use, unless it has these very weights: then it is the one that they met before.
+    """
+    in_use = registry.entry_of(registry.champion)
+    if in_use is not None and weights and in_use.weights == tuple(weights):
+        return in_use.met
+    return registry.champion
+
+
+def rollback_of(registry: Registry, run_id: str, weights: Sequence[str]) -> Change | None:
+    """Return the rollback that took this run, or another one with its weights, out of use, unless it was put back in use since."""
+    with_weights = {entry.run_id for entry in registry.history if weights and entry.weights == tuple(weights)}
+    same, found = {run_id} | with_weights, None
+    for change in registry.changes:
+        if change.champion in same:
+            found = None
+        elif change.action == "rollback" and change.champion_before in same:
+            found = change
+    return found
 
 
 def promoted_by_gate(entry: Registration) -> Change:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from prooftune.errors import EnvironmentLacks, TransientError
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import NoSuchObject, ObjectStore
-from prooftune.storage.registry import WEIGHTS, read_registry
+from prooftune.storage.registry import read_registry
+from prooftune.storage.registry_contest import WEIGHTS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,9 +41,9 @@ def mirror(tracking_uri: str, store: ObjectStore, task: str) -> dict[str, Any]:
         EnvironmentLacks: the package ``mlflow`` is missing, or the tracking server refuses.
         TransientError: the tracking server cannot be reached.
     """
-    client = _client(tracking_uri)
+    client = require_server(tracking_uri)
     registry, name = read_registry(store, task), f"{PREFIX}-{task}"
-    with _refusals(tracking_uri):
+    with refusals(tracking_uri):
         _require_model(client, name, store.uri)
         versions = _versions(client, name)
         for entry in registry["history"]:
@@ -58,7 +59,13 @@ def mirror(tracking_uri: str, store: ObjectStore, task: str) -> dict[str, Any]:
     return {"model": name, "versions": versions, "aliases": aliases}
 
 
-def _client(tracking_uri: str) -> MlflowClient:
+def require_server(tracking_uri: str) -> MlflowClient:
+    """Return a client whose server has answered, so that hours of work do not begin with an address that takes no records.
+
+    Raises:
+        EnvironmentLacks: the package ``mlflow`` is missing, or the tracking server, or MLflow itself, refuses.
+        TransientError: the tracking server cannot be reached.
+    """
     os.environ.setdefault(_RETRIES, "2")  # seven by default: minutes of silence before an absent server is called absent
     try:
         from mlflow import MlflowClient
@@ -66,7 +73,13 @@ def _client(tracking_uri: str) -> MlflowClient:
         raise EnvironmentLacks(
             f"tracking.mlflow needs the package {error.name}; install it with `pip install 'prooftune[mlflow]'`"
         ) from None
-    return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    try:
+        with refusals(tracking_uri):
+            client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
+            client.search_experiments(max_results=1)
+    except (FileNotFoundError, PermissionError) as error:
+        raise EnvironmentLacks(f"MLflow at {tracking_uri} has no place for its records ({error}); check tracking.mlflow") from None
+    return client
 
 
 def _require_model(client: MlflowClient, name: str, store_uri: str) -> None:
@@ -114,7 +127,13 @@ def _source(store_uri: str, key: str) -> str:
 
 
 @contextmanager
-def _refusals(tracking_uri: str) -> Iterator[None]:
+def refusals(tracking_uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into ours, which say what to do.
+
+    Raises:
+        EnvironmentLacks: the tracking server, or MLflow itself, refuses.
+        TransientError: the tracking server cannot be reached.
+    """
     from mlflow.exceptions import MlflowException
 
     try:

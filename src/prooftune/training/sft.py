@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from prooftune.data.tokens import encode_examples
 from prooftune.errors import DataError, EnvironmentLacks
 from prooftune.models.loading import load_base, load_tokenizer, pick_device
 from prooftune.spec import Method, Task, Tracking
+from prooftune.tracking.mlflow_registry import refusals, require_server
 from prooftune.training.batches import Schedule, plan_schedule
 from prooftune.training.checkpoints import best_checkpoints, newest_intact, read_state, step_of
 from prooftune.training.encoding import Encoded
@@ -62,12 +63,15 @@ def train(
         DataError: a split is empty, or the chat template cannot render an example.
         SpecError: the method does not fit the model, or training diverged.
         ModelUnavailable: the model cannot be loaded safely.
-        EnvironmentLacks: a tracker's package is missing.
+        EnvironmentLacks: a tracker's package is missing, or MLflow refuses.
+        TransientError: MLflow's server cannot be reached; the same call goes on from the newest checkpoint.
     """
     trackers = _trackers(tracking)
     if (out / FIGURES).is_file():
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come before they were gone
         return {**json.loads((out / FIGURES).read_text()), "tokens_per_second": None}
+    if tracking.mlflow is not None:
+        require_server(tracking.mlflow)
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
     examples = _encode(train, tokenizer, task, method)
     checks = sorted(_encode(validation, tokenizer, task, method), key=lambda row: -len(row.input_ids))
@@ -230,7 +234,8 @@ def _tracking_to(tracking: Tracking) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update({name: value for name, value in wanted.items() if value is not None})
     try:
-        yield
+        with nullcontext() if tracking.mlflow is None else refusals(tracking.mlflow):
+            yield
     finally:
         for name, value in before.items():
             if value is not None:

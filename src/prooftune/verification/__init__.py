@@ -2,7 +2,7 @@
 
 Digests show that nothing was changed since it was published. Computing the figures again shows that they follow from the answers, whoever
 wrote the digests: scores from answers and targets, metrics and intervals from scores, the verdict from both sides' answers and the spec.
-What would take a model (the answers themselves, timings, the judge's opinions) is taken as published.
+What would take a model (the answers themselves, timings, the judge's opinions) is taken as published, and the answer says what that is.
 """
 
 from __future__ import annotations
@@ -31,6 +31,21 @@ class Verification(Frozen):
     checked: dict[str, int]
     """How many of each kind were compared: files, digests, examples, answers, scores, metrics, comparisons, decisions …"""
     mismatches: tuple[Mismatch, ...]
+    not_recomputed: tuple[str, ...] = ()
+    """What was taken as published, because it does not follow from what is: only its digest was checked."""
+
+
+_TAKEN_AS_PUBLISHED = {
+    ".predictions.jsonl": "the answers, their tokens and seconds: it would take the models",
+    "looks.json": "the looks that were not taken: their answers are not published",
+    "forgetting.json": "which items of the general suite were answered rightly, and lm-eval's parts: it would take the models",
+    "judge.json": "what the judge said, and what it cost: it would take the judge and the price list",
+    "costs.json": "costs and break-even: the price list is not published",
+    "advice.json": "the advice: the training examples are not published as they were read",
+    "learning_curve.json": "the learning curve: it would take its trainings",
+    "failures.json": "the clusters of failures, which count for no verdict",
+}
+"""By the end of the file's name."""
 
 
 def verify_run(store: ObjectStore, run_id: str) -> Verification:
@@ -54,7 +69,15 @@ def verify_run(store: ObjectStore, run_id: str) -> Verification:
         check_judge(audit, spec, answered)
         check_decision(audit, spec, answered)
     found = tuple(dict.fromkeys(audit.mismatches))
-    return Verification(run_id=run_id, manifest_sha256=sha256, matches=not found, checked=dict(audit.checked), mismatches=found)
+    taken = [f"{end}: {why}" for end, why in _TAKEN_AS_PUBLISHED.items() if any(name.endswith(end) for name in audit.manifest.files)]
+    return Verification(
+        run_id=run_id,
+        manifest_sha256=sha256,
+        matches=not found,
+        checked=dict(audit.checked),
+        mismatches=found,
+        not_recomputed=(*taken, *audit.not_recomputed),
+    )
 
 
 def _spec(audit: Audit) -> RunSpec | None:

@@ -45,6 +45,8 @@ class Audit:
         self.manifest = manifest
         self.mismatches: list[Mismatch] = []
         self.checked: Counter[str] = Counter()
+        self.not_recomputed: list[str] = []
+        """What is taken as published, each with the reason."""
         self._unusable: set[str] = set()
 
     def check_bytes(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from prooftune.errors import ProoftuneError
 from prooftune.evaluation.champion import compared
 from prooftune.evaluation.gate import decide_and_write, worth_training
-from prooftune.evaluation.gate.looks import alpha_by_look
 from prooftune.evaluation.metrics import score
 from prooftune.evaluation.scoring import Contest, summarise
 from prooftune.evidence import Champion, Costs, Forgetting, JudgeReport
@@ -21,6 +20,7 @@ from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import NoSuchObject
 from prooftune.types import Decision, Evaluation, Example, Frozen, Prediction
 from prooftune.verification.audit import NOTHING, Audit
+from prooftune.verification.looks import check_looks
 
 EVALUATION, PREDICTIONS, DECISION, CANDIDATE = ".evaluation.json", ".predictions.jsonl", "decision.json", "candidate"
 SHOWN = 3
@@ -91,6 +91,7 @@ def check_champion(audit: Audit, spec: RunSpec, answered: Mapping[str, list[Pred
     old = former.manifest.files["holdout.jsonl"].sha256
     new = audit.manifest.files["holdout.jsonl"].sha256
     ours = answered.get(CANDIDATE, [])
+    audit.same("comparisons", "champion.json", "same_holdout", champion.same_holdout, old == new)
     if old == new:
         expected = compared("new", new, theirs, ours, spec, seen=0)
     else:
@@ -150,11 +151,11 @@ def _check_coverage(audit: Audit, name: str, predictions: Sequence[Prediction], 
 
 
 def _decide(audit: Audit, spec: RunSpec, answered: Mapping[str, list[Prediction]], written: Decision) -> dict[str, Any]:
-    rungs: dict[str, list[Prediction]] = {name: answered[name] for name in sorted(answered) if name != CANDIDATE}
+    rungs = {name: answered[name] for name in by_rung(answered, spec.baseline.ladder) if name != CANDIDATE}
     if CANDIDATE not in answered:
         return _decide_before_training(audit, spec, list(rungs))
     weighed: dict[str, Any] = {name: audit.document(f"{name}.json", kind) for name, kind in WEIGHED.items()}
-    weighed = {name: found for name, found in weighed.items() if found is not None} | _look(audit, spec, written)
+    weighed = {name: found for name, found in weighed.items() if found is not None} | check_looks(audit, spec.gate, written)
     with TemporaryDirectory() as folder:
         out = Path(folder)
         decide_and_write(rungs, answered[CANDIDATE], audit.path("holdout.jsonl") or out, spec, weighed, out)
@@ -164,19 +165,17 @@ def _decide(audit: Audit, spec: RunSpec, answered: Mapping[str, list[Prediction]
     return decision
 
 
+def by_rung(names: Iterable[str], ladder: Sequence[str]) -> list[str]:
+    """Return contestants in the order of the ladder, others after them: of two rungs that are equally good the earlier one counts."""
+    place = {rung: number for number, rung in enumerate(ladder)}
+    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
+
+
 def _decide_before_training(audit: Audit, spec: RunSpec, rungs: Sequence[str]) -> dict[str, Any]:
     counts = json.loads(_read(audit, "data_manifest.json"))["splits"]
     baselines = [Evaluation.model_validate_json(_read(audit, f"{name}{EVALUATION}")) for name in rungs]
     found = worth_training(counts["train.jsonl"]["examples"], counts["holdout.jsonl"]["examples"], baselines, spec)
     return {"verdict": "none: nothing speaks against training"} if found is None else found.model_dump(mode="json")
-
-
-def _look(audit: Audit, spec: RunSpec, written: Decision) -> dict[str, Any]:
-    """Which look at the holdout the decision was, and its share of alpha, where there could be several."""
-    if (path := audit.path("looks.json")) is None:
-        return {"look": 1, "alpha": None}
-    planned = json.loads(path.read_bytes())["planned"]
-    return {"look": written.look, "alpha": alpha_by_look(spec.gate.alpha, planned)[written.look - 1]}
 
 
 def _read(audit: Audit, name: str) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from prooftune.errors import DataError
 from prooftune.evaluation.gate.comparison import pair_up
 from prooftune.evaluation.general import Answers, Question, Text, compare_suite
 from prooftune.evaluation.judge import ANSWERS, JudgedPair, identical, summarise, verdict_on
+from prooftune.evaluation.judge.agreement import Labels, read_labels
 from prooftune.evidence import Forgetting, JudgeReport, JudgeVerdict
 from prooftune.spec import RunSpec
 from prooftune.types import Frozen, Prediction
@@ -12,8 +14,11 @@ from prooftune.verification.audit import Audit
 
 ROUNDED = 1e-3
 """The suite's losses are published to six decimals: that may move an interval, and a p-value by a few of its draws."""
-_NOT_PUBLISHED = {"kappa", "kappa_n", "cost_usd"}
-"""Of the judge's report: the human labels and the price list are not part of the run."""
+HUMAN_LABELS = "human_labels.jsonl"
+"""People's verdicts, where they are published with the run."""
+_OF_PEOPLE = {"kappa", "kappa_n", "kappa_skipped"}
+_OF_PRICES = {"cost_usd"}
+"""Of the judge's report: the price list is not part of the run."""
 
 
 class Item(Frozen):
@@ -64,13 +69,25 @@ def check_judge(audit: Audit, spec: RunSpec, answered: dict[str, list[Prediction
     audit.same("answers", "judge.jsonl", "the pairs", [verdict.example_id for verdict in verdicts], asked)
     if lost := [one for one in asked if one not in judged and not identical(pairs[one])]:
         audit.note(ANSWERS, "answers on different answers", f"none on {', '.join(lost[:3])}", "one on each")
-    again = [verdict_on(example_id, judged.get(example_id)) for example_id in asked]
+    again = [verdict_on(pairs[example_id], judged.get(example_id)) for example_id in asked]
     audit.same("answers", "judge.jsonl", "", [v.model_dump(mode="json") for v in verdicts], [v.model_dump(mode="json") for v in again])
-    expected = summarise(spec.judge, found.baseline, again, {}, said)
-    audit.same(
-        "comparisons",
-        "judge.json",
-        "",
-        found.model_dump(mode="json", exclude=_NOT_PUBLISHED),
-        expected.model_dump(mode="json", exclude=_NOT_PUBLISHED),
-    )
+    labels = _labels(audit, found)
+    expected = summarise(spec.judge, found.baseline, again, labels or {}, said)
+    left_out = _OF_PRICES if labels is not None else _OF_PRICES | _OF_PEOPLE
+    written, recomputed = (report.model_dump(mode="json", exclude=left_out) for report in (found, expected))
+    audit.same("comparisons", "judge.json", "", written, recomputed)
+
+
+def _labels(audit: Audit, found: JudgeReport) -> Labels | None:
+    """Return people's verdicts; None where they are not published, which is said if the report rests on them."""
+    path = audit.path(HUMAN_LABELS)
+    if path is None:
+        if not (found.kappa_n or found.kappa_skipped):
+            return {}
+        audit.not_recomputed.append(f"judge.json: kappa, the agreement with people: {HUMAN_LABELS} is not published")
+        return None
+    try:
+        return read_labels(path)
+    except DataError as error:
+        audit.note(HUMAN_LABELS, "a line", str(error), "a human label")
+        return None

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from prooftune.economics.break_even import YEAR
+from prooftune.economics.residency import leaving
 from prooftune.evaluation.advice.case import Case
 from prooftune.evidence import AdviceFinding
 
@@ -102,14 +103,14 @@ def baseline(case: Case) -> Iterator[AdviceFinding]:
 
 
 def power(case: Case) -> Iterator[AdviceFinding]:
-    """Whether the holdout could show a gain at all."""
+    """Whether the holdout could show the gain that is missing."""
     from prooftune.evaluation.gate.power import detectable_effect, power_text, tested_at
 
-    if case.n_holdout < 1:
-        return
     gate, best = case.spec.gate, case.best
     value = UNKNOWN_BASELINE if best is None else case.value(best)
     missing = case.spec.task.target - value
+    if case.n_holdout < 1 or missing <= 0:
+        return
     text = power_text(case.n_holdout, value, gate)
     if best is None:
         text += f" No baseline has run yet; this supposes one at {value:g}, where gains are hardest to see."
@@ -178,13 +179,9 @@ def residency(case: Case) -> Iterator[AdviceFinding]:
     """Whether data stay where they must."""
     if (region := case.spec.data.residency) is None:
         return
-    judge, larger = case.spec.judge, case.spec.baseline.larger
-    asked = {judge.provider} if judge.model is not None and judge.base_url is None else set()
-    if "larger_model" in case.spec.baseline.ladder and larger.provider != "local" and larger.base_url is None:
-        asked.add(larger.provider)
     allowed = case.prices.confined_to(region)
-    if leaving := sorted(asked - set(allowed)):
-        text = f"The spec sends data to {' and '.join(leaving)}, which no source of the price list says can be confined to {region}."
+    if names := leaving(case.spec, case.prices):
+        text = f"The spec sends data to {' and '.join(names)}, which no source of the price list says can be confined to {region}."
         yield AdviceFinding(topic="residency", figure=f"data.residency: {region}", text=text, speaks="against")
     else:
         text = f"Training here keeps data here; of the managed providers, {', '.join(allowed) or 'none'} can be confined to {region}."

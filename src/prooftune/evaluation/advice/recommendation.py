@@ -87,7 +87,7 @@ def _method(case: Case) -> Choice:
         kind = case.spec.backend.method.kind
         return kind, f"Training can pay; the size of {case.spec.backend.model} is not known here, so the spec's method stands."
     hours, memory = case.training_hours, case.machine.memory_gb
-    size = f"{case.parameters / 1e6:,.0f}M parameters"
+    size = f"{_size(case.parameters)} parameters"
     managed = case.prices.tunable(case.spec.data.residency)
     if not case.machine.cuda and hours is not None and hours > CPU_HOURS and managed:
         return (
@@ -104,6 +104,14 @@ def _method(case: Case) -> Choice:
     if managed:
         return "managed", f"{size} need {needed:.0f} GB even in 4 bits; this machine has {memory:.0f} GB."
     return "qlora", f"{size} need {needed:.0f} GB even in 4 bits, on a larger machine: no provider may be used."
+
+
+def _size(parameters: float) -> str:
+    """Return a number of parameters as people say it: ``135M``, ``1.2M``, ``85,000``."""
+    millions = parameters / 1e6
+    if millions < 0.1:
+        return f"{parameters:,.0f}"
+    return f"{millions:,.0f}M" if millions >= 10 else f"{millions:.1f}M"
 
 
 def needs_gb(case: Case, kind: Literal["lora", "qlora", "full"]) -> float:

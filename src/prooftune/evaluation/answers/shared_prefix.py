@@ -21,8 +21,15 @@ ATTENTION = "prooftune_shared_prefix"
 
 
 def can_share_prefix(model: PreTrainedModel) -> bool:
-    """Return whether the model lets its attention be exchanged and every layer of it attends to all earlier tokens."""
-    return attends_to_all(model) and model.is_backend_compatible()
+    """Return whether the model lets its attention be exchanged, every layer attends to all earlier tokens, and by a plain softmax."""
+    return attends_to_all(model) and has_plain_softmax(model) and model.is_backend_compatible()
+
+
+def has_plain_softmax(model: PreTrainedModel) -> bool:
+    """Return whether attention's scores are neither capped (Gemma 2) nor share their softmax with learnt sinks (gpt-oss)."""
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        return False
+    return not any(name.rpartition(".")[2] == "sinks" for name, _ in model.named_parameters())
 
 
 def attends_to_all(model: PreTrainedModel) -> bool:
@@ -59,13 +66,20 @@ def _attention(
     *,
     scaling: float | None = None,
     shared_prefix: Cache,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Attend to the shared prefix and to the row's own tokens.
 
     ``query`` is ``(batch, heads, new, width)``; ``key`` and ``value`` are ``(batch, key heads, own, width)``, the prefix's
     ``(1, key heads, prefix, width)``; ``attention_mask`` is additive, ``(batch, 1, new, own)``. Returns ``(batch, new, heads, width)``.
+
+    Raises:
+        NotImplementedError: scores are to be capped or to share their softmax with sinks; ``can_share_prefix`` keeps such models away.
     """
+    if softcap is not None or s_aux is not None:
+        raise NotImplementedError(f"{type(module).__name__} caps its attention or adds sinks to it; generate with share_prefix=False")
     prefix = shared_prefix.layers[module.layer_idx]
     batch, heads, new, width = query.shape
     scale = width**-0.5 if scaling is None else scaling

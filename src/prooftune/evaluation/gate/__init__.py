@@ -7,10 +7,13 @@ it on the holdout favours the baseline, which is the safe side.
 verdict             when
 ==================  =================================================================================================
 do_not_fine_tune    before training: a baseline reaches ``task.target``, or there is too little data to train or judge
-promote             p < alpha, difference ≥ ``gate.min_effect``, the interval lies above 0, and every check holds
-keep_baseline       the interval lies below ``gate.min_effect``, the candidate is significantly worse, or a check is violated
-inconclusive        anything else, with the number of held-out examples that would settle it
+promote             p < alpha, the interval lies above 0 and reaches ``gate.min_effect``, and every check holds
+keep_baseline       the interval ends below ``gate.min_effect``, the candidate is significantly worse, or a check is violated
+inconclusive        anything else, with the number of held-out examples that would settle it; fewer than ``gate.min_holdout`` are scored
 ==================  =================================================================================================
+
+A gain is promoted where it is shown, and one of ``gate.min_effect`` is not excluded. Were the *observed* gain to reach it as well, a true
+gain of just ``gate.min_effect`` would be promoted half the time, however many examples there are; so it is with the stated power.
 
 The gain and the further metrics of ``gate.metrics`` are one family (Holm): alpha is what the gain is left with in it, and its interval has
 that level. What else the gate weighs, and how, is said in ``checks``.
@@ -19,6 +22,7 @@ that level. What else the gate weighs, and how, is said in ``checks``.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,18 +31,36 @@ from prooftune.errors import DataError
 from prooftune.evaluation.gate.checks import Evidence, checks_of, metric_checks, p_text, points
 from prooftune.evaluation.gate.comparison import Comparison, Pair, compare, pair_up, value_on
 from prooftune.evaluation.gate.slices import slices_of
+from prooftune.evaluation.metrics import score
 from prooftune.evaluation.statistics import holm, n_needed
 from prooftune.spec import Gate, RunSpec, Task
 from prooftune.types import Check, Decision, Evaluation, Prediction, Verdict
 
-__all__ = ["Evidence", "decide", "decide_and_write", "worth_training"]
+__all__ = ["Evidence", "check_gate_metrics", "decide", "decide_and_write", "worth_training"]
+
+
+def check_gate_metrics(targets: Sequence[str], task: Task, gate: Gate) -> None:
+    """Check that what the gate will test can be scored on the held-out targets, before anything is prompted or trained.
+
+    Raises:
+        DataError: a metric of ``gate.metrics``, or ``task.metric``, scores none of the targets; all such metrics are named.
+    """
+    fields = dict.fromkeys(gate.metrics, "gate.metrics") | {task.metric: "task.metric"}
+    silent = [name for name in fields if all(score(name, target, target, task) is None for target in targets)]
+    if silent:
+        named = ", ".join(f"{name} ({fields[name]})" for name in silent)
+        raise DataError(f"none of the {len(targets)} held-out targets can be scored by {named}; name metrics that apply to the targets")
 
 
 def worth_training(n_train: int, n_holdout: int, baselines: Sequence[Evaluation], spec: RunSpec) -> Decision | None:
-    """Return ``do_not_fine_tune`` with every reason there is, or None when training is worth its while."""
+    """Return ``do_not_fine_tune`` with every reason there is, or None when training is worth its while.
+
+    Where baselines have run, the held-out examples that count are those that the metric scores.
+    """
     metric = spec.task.metric
+    n_scored = min((baseline.metrics[metric].n for baseline in baselines), default=None)
     reasons = [
-        *_too_little(n_train, n_holdout, spec),
+        *_too_little(n_train, n_holdout, n_scored, spec),
         *(_good_enough(baseline, spec.task) for baseline in baselines if baseline.metrics[metric].value >= spec.task.target),
     ]
     if not reasons:
@@ -63,10 +85,12 @@ def decide(
     seed: int,
     evidence: Evidence = Evidence(),  # noqa: B008 - frozen
 ) -> Decision:
-    """Return the verdict on the candidate against the best baseline (the earlier one where two are equal), by the table above.
+    """Return the verdict on the candidate against the best baseline, by the table above.
+
+    ``baselines`` come in the order of the ladder: of two rungs that are equally good the earlier one counts.
 
     Raises:
-        DataError: there is no baseline, the contestants answered different examples, or a metric scores none of them.
+        DataError: there is no baseline, the contestants answered different examples, or a metric scores none of them, or one side only.
     """
     pairs = {name: pair_up(name, answers, candidate) for name, answers in baselines.items()}
     best = _best_rung(baselines, task)
@@ -134,14 +158,16 @@ def level_of_first(p_values: Sequence[float], alpha: float) -> float:
     return alpha / (len(p_values) - rejected)
 
 
-def _too_little(n_train: int, n_holdout: int, spec: RunSpec) -> list[str]:
+def _too_little(n_train: int, n_holdout: int, n_scored: int | None, spec: RunSpec) -> list[str]:
     reasons = []
     if n_train < (required := spec.data.min_examples):
         reasons.append(f"There are {n_train} training examples; data.min_examples requires {required}. Collect more.")
-    if n_holdout < (required := spec.gate.min_holdout):
+    usable = n_holdout if n_scored is None else min(n_holdout, n_scored)
+    if usable < (required := spec.gate.min_holdout):
+        scored = "" if usable == n_holdout else f" that {spec.task.metric} scores, of {n_holdout}"
         reasons.append(
-            f"There are {n_holdout} held-out examples; gate.min_holdout requires {required}, because no result could be told from luck. "
-            "Collect more, or raise data.split.holdout."
+            f"There are {usable} held-out examples{scored}; gate.min_holdout requires {required}, because no result could be told from "
+            "luck. Collect more, or raise data.split.holdout."
         )
     return reasons
 
@@ -173,23 +199,33 @@ def _compare(pairs: Sequence[Pair], task: Task, gate: Gate, alpha: float, seed: 
 
 def _verdict(compared: Comparison, gate: Gate, alpha: float, baseline: str) -> tuple[Verdict, str]:
     gain, required = points(compared.difference), f"{100 * gate.min_effect:g}"
+    if compared.n < gate.min_holdout:
+        return "inconclusive", _too_few_scored(compared, gate)
     significant = compared.p_value < alpha
-    if significant and compared.difference >= gate.min_effect and compared.ci_low > 0:
-        return (
-            "promote",
-            f"The gain of {gain} points over {baseline}, the best baseline, is significant and at least the {required} required.",
-        )
+    if significant and compared.ci_low > 0 and compared.ci_high >= gate.min_effect:
+        compatible = f"below the {required} required, but compatible with them: the interval reaches {points(compared.ci_high)}"
+        size = f"at least the {required} required" if compared.difference >= gate.min_effect else compatible
+        return "promote", f"The gain of {gain} points over {baseline}, the best baseline, is significant and {size}."
     if significant and compared.difference < 0:
         return "keep_baseline", f"The candidate is significantly worse than {baseline}, the best baseline ({gain} points)."
     if compared.ci_high < gate.min_effect:
         most = points(compared.ci_high)
         return "keep_baseline", f"Even the top of the interval, {most} points, is below the {required} that gate.min_effect requires."
-    if significant and compared.difference > 0:
+    if significant:
+        lowest = points(compared.ci_low)
         return (
             "inconclusive",
-            f"The gain of {gain} points over {baseline} is real, but whether it is the {required} required is not settled.",
+            f"The gain of {gain} points over {baseline} is significant, but its interval starts at {lowest}, not above 0.",
         )
     return "inconclusive", f"The difference of {gain} points to {baseline}, the best baseline, could be luck at alpha = {alpha:.3g}."
+
+
+def _too_few_scored(compared: Comparison, gate: Gate) -> str:
+    unscored = f" of {compared.n + compared.unscored} (the metric does not apply to the targets of the others)" if compared.unscored else ""
+    return (
+        f"Only {compared.n} held-out examples{unscored} are scored; gate.min_holdout requires {gate.min_holdout}, because no result could "
+        "be told from luck. Collect more, raise data.split.holdout, or set task.metric to one that scores them."
+    )
 
 
 def _after_checks(verdict: Verdict, checks: Sequence[Check]) -> tuple[Verdict, list[str]]:
@@ -202,13 +238,24 @@ def _after_checks(verdict: Verdict, checks: Sequence[Check]) -> tuple[Verdict, l
 
 
 def _examples_needed(compared: Comparison, gate: Gate, alpha: float) -> int | None:
-    """Return the examples that would show the observed effect to differ from 0, or, where it is too small, from the one required."""
-    if compared.difference >= gate.min_effect:
-        needed = n_needed(compared.difference, compared.sd, null_sd=compared.null_sd, alpha=alpha, power=gate.power)
-    else:
-        needed = n_needed(gate.min_effect - compared.difference, compared.sd, alpha=alpha, power=gate.power)
-    # The exact test asks for a little more than the normal formula behind n_needed where few pairs differ.
-    return None if needed is None else max(needed, compared.n + 1)
+    """Return the scored examples that would settle it at the observed effect: that show it to differ from 0, or to be below the required.
+
+    The first of the two settles it. An effect that is large enough can only be shown to differ from 0.
+    """
+    ways = [_to_show_a_difference(compared, gate, alpha)]
+    if (missing := gate.min_effect - compared.difference) > 0:
+        ways.append(n_needed(missing, compared.sd, null_sd=compared.sd_at(gate.min_effect), alpha=alpha, power=gate.power))
+    found = [way for way in ways if way is not None]
+    return max(min(found), compared.n + 1, gate.min_holdout) if found else None
+
+
+def _to_show_a_difference(compared: Comparison, gate: Gate, alpha: float) -> int | None:
+    """Return Connor's number, or more where it has too few differing pairs: with m of them no exact paired test gets below 2 ** (1 - m)."""
+    needed = n_needed(compared.difference, compared.sd, null_sd=compared.null_sd, alpha=alpha, power=gate.power)
+    if needed is None:
+        return None
+    differing = math.floor(1 - math.log2(alpha)) + 1
+    return max(needed, math.ceil(differing * compared.n / compared.differing))
 
 
 def _settled_by(needed: int | None, power: float) -> str:

@@ -7,14 +7,16 @@ the limit.
 check                False, which keeps the baseline                   None, which makes a gain inconclusive       tested together (Holm)
 ===================  ================================================  ==========================================  =====================
 slice, forgetting    shown, and larger than the limit                  larger than the limit, not shown            all slices; all parts
-champion             shown, however small                              larger than ``gate.min_effect``, not shown  old and new holdout
+champion             shown, however small                              larger than ``gate.min_effect``, not        old and new holdout
+                                                                       shown; or not met on a holdout
 judge                prefers the baseline, shown                       not one pair scored                         alone
 payback              later than allowed, or never                      not known                                   no test
 further metric       shown, however small                              never                                       with the gain itself
 ===================  ================================================  ==========================================  =====================
 
 To ask instead that no fall beyond the limit be *possible* (non-inferiority) would take thousands of examples a slice. A check can only
-cost a promotion, so all but the further metrics are tested at the whole ``gate.alpha``. What has no limit is no condition.
+cost a promotion, so all but the further metrics are tested at the whole ``gate.alpha``. What has no limit is no condition. Slices and
+champion's holdouts with fewer than ``gate.min_slice`` examples are reported, not guarded: there even a large fall is luck.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from prooftune.evaluation.gate.comparison import Comparison
 from prooftune.evaluation.statistics import holm
@@ -29,6 +32,8 @@ from prooftune.evidence import Champion, Costs, Forgetting, General, JudgeReport
 from prooftune.spec import Gate
 from prooftune.types import Check
 
+Which = Literal["old", "new"]
+"""The holdout that the champion was promoted on, or the candidate's."""
 GUARDED_PARTS = ("multiple choice", "perplexity")
 """Parts of the general suite with a limit, beside those of lm-eval; their topics are too small for one."""
 _ROUNDING = 1e-9
@@ -154,8 +159,12 @@ def _forgetting_check(part: General, p_value: float | None, limit: float, gate: 
 
 
 def _judge_check(judge: JudgeReport | None, alpha: float) -> Check:
-    if judge is None or (scored := judge.wins + judge.losses + judge.ties) == 0:
-        unknown = "There is no verdict of a judge, and judge.decides requires one: set judge.model, or judge.decides: false."
+    scored = 0 if judge is None else judge.wins + judge.losses + judge.ties
+    if not scored or judge is None or judge.win_rate is None or judge.ci_low is None or judge.ci_high is None:
+        unknown = (
+            "There is no verdict of a judge, and judge.decides requires one: set judge.model to one whose verdicts can be read, "
+            "or judge.decides: false."
+        )
         return Check(name="judge", passed=None, text=unknown)
     return Check(
         name="judge",
@@ -174,26 +183,41 @@ def _judge_check(judge: JudgeReport | None, alpha: float) -> Check:
 def _champion_checks(champion: Champion | None, gate: Gate) -> list[Check]:
     if champion is None or champion.run_id is None:
         return []
-    if not champion.rivals:
-        text = f"No held-out example is left that neither the champion {champion.run_id} nor the candidate was trained on; label new ones."
-        return [Check(name="champion", passed=None, text=text)]
-    adjusted = holm([rival.p_value for rival in champion.rivals])
-    return [_champion_check(rival, p_value, gate) for rival, p_value in zip(champion.rivals, adjusted, strict=True)]
+    guarded = [rival for rival in champion.rivals if rival.n >= gate.min_slice]
+    adjusted = iter(holm([rival.p_value for rival in guarded]))
+    checks = {rival.holdout: _champion_check(rival, next(adjusted) if rival in guarded else None, gate) for rival in champion.rivals}
+    asked: tuple[Which, ...] = ("new",) if champion.same_holdout else ("old", "new")
+    return [checks.get(holdout) or _not_met(champion.run_id, holdout) for holdout in asked]
 
 
-def _champion_check(rival: Rival, p_value: float, gate: Gate) -> Check:
-    passed = _passed(rival.difference, p_value, gate.alpha, shown_beyond=0.0, beyond=gate.min_effect)
+def _not_met(champion: str, holdout: Which) -> Check:
+    remedy = {"old": "keep the champion's holdout out of the training data", "new": "label new examples"}[holdout]
+    return Check(
+        name=f"champion, {holdout} holdout",
+        passed=None,
+        text=f"The champion {champion} was not met on the {holdout} holdout: no example is left of it that the metric scores and that "
+        f"neither of the two was trained on; {remedy}.",
+    )
+
+
+def _champion_check(rival: Rival, p_value: float | None, gate: Gate) -> Check:
+    """Return the condition that a holdout of the champion's makes; without a p-value it has too few examples to be one."""
     change = _change(rival.champion_value, rival.candidate_value, rival.difference, p_value, rival.n)
+    passed: bool | None = True
+    rule = f"fewer than the {gate.min_slice} of gate.min_slice, so this is reported and no condition."
+    if p_value is not None:
+        passed = _passed(rival.difference, p_value, gate.alpha, shown_beyond=0.0, beyond=gate.min_effect)
+        settled = _open(passed, p_value, rival.n, gate, "examples that neither was trained on")
+        rule = f"it must not be shown to be worse than the champion's, nor be more than {100 * gate.min_effect:g} points below it.{settled}"
     return Check(
         name=f"champion, {rival.holdout} holdout",
         passed=passed,
-        text=f"{rival.metric} {change}; it must not be shown to be worse than the champion's, nor be more than {100 * gate.min_effect:g} "
-        f"points below it.{_open(passed, p_value, rival.n, gate, 'examples that neither was trained on')}",
+        text=f"{rival.metric} {change}; {rule}",
         difference=rival.difference,
         ci_low=rival.ci_low,
         ci_high=rival.ci_high,
         p_value=p_value,
-        limit=-gate.min_effect,
+        limit=None if p_value is None else -gate.min_effect,
         n=rival.n,
     )
 

@@ -1,23 +1,27 @@
-"""Compares two contestants on the examples that both answered: difference, interval and p-value, as the metric's definition asks for."""
+"""Compares two contestants on the examples that both answered: difference, interval and p-value, as the metric's definition asks for.
+
+Right or wrong: exact McNemar and Tango's interval. Else the p-value is that of the paired permutation test, which is exact however few or
+skewed the scores are where both contestants are equally good, and the interval is the percentile interval of the paired bootstrap.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from prooftune.errors import DataError
 from prooftune.evaluation import statistics
-from prooftune.evaluation.metrics import corpus_statistic, definition_of, interval, score, statistic_of
-from prooftune.evaluation.metrics.definition import Corpus
+from prooftune.evaluation.metrics import definition_of, interval, score, statistic_of
 from prooftune.spec import Task
 from prooftune.types import Prediction
 
 if TYPE_CHECKING:
-    from prooftune.evaluation.statistics import Statistic
+    from prooftune.evaluation.statistics import Floats, Statistic
 
+MCNEMAR, PERMUTATION = "exact McNemar", "paired permutation"
 Pair = tuple[Prediction, Prediction]
 """The baseline's and the candidate's answer to the same example."""
 
@@ -33,7 +37,7 @@ class Comparison:
     ci_high: float
     p_value: float
     test: str
-    """``exact McNemar`` or ``paired bootstrap``."""
+    """``exact McNemar`` or ``paired permutation``."""
     n: int
     unscored: int
     """Pairs left out because the metric does not apply to their target."""
@@ -41,6 +45,15 @@ class Comparison:
     """Standard deviation of one pair's difference."""
     null_sd: float
     """The same, were there no effect."""
+    differing: int
+    """Pairs on which the two do not do the same."""
+
+    def sd_at(self, difference: float) -> float:
+        """Return ``sd`` as it were if the true difference were ``difference``; where scores are graded it is taken to stay as it is."""
+        if self.test != MCNEMAR:
+            return self.sd
+        share = self.differing / self.n
+        return float(statistics.tango_sd(difference, (share + self.difference) / 2, (share - self.difference) / 2))
 
 
 def pair_up(name: str, baseline: Sequence[Prediction], candidate: Sequence[Prediction]) -> list[Pair]:
@@ -89,27 +102,44 @@ def score_of(metric: str, prediction: Prediction, task: Task) -> float | None:
 
 
 def compare(metric: str, pairs: Sequence[Pair], task: Task, *, alpha: float, seed: int) -> Comparison:
-    """Return the paired comparison on all pairs that are scored on both sides.
+    """Return the paired comparison on all pairs that are scored.
 
     Raises:
-        DataError: no pair is scored.
+        DataError: no pair is scored, or one is on one side only.
     """
-    scores = [(score_of(metric, b, task), score_of(metric, c, task)) for b, c in pairs]
-    scored = [(pair, b, c) for pair, (b, c) in zip(pairs, scores, strict=True) if b is not None and c is not None]
+    import numpy as np
+
+    scored = scored_pairs(metric, pairs, task)
     if not scored:
         raise DataError(f"{metric} scores none of the {len(pairs)} held-out pairs; set task.metric to one that applies to the targets")
     unscored = len(pairs) - len(scored)
     definition = definition_of(metric)
-    if definition.corpus is not None:
-        return _compare_corpus(definition.corpus, [pair for pair, _, _ in scored], task, alpha, seed, unscored)
-    baseline, candidate = [b for _, b, _ in scored], [c for _, _, c in scored]
+    if (corpus := definition.corpus) is not None:
+        rows = [corpus.rows(*_texts([pair[side] for pair in scored]), task) for side in (0, 1)]
+        return _compare_sums(rows[0], rows[1], corpus.value, alpha, seed, unscored)
+    scores = np.array([[score_of(metric, side, task) for side in pair] for pair in scored], dtype=np.float64)
     if definition.right_or_wrong:
-        return _compare_right_or_wrong(baseline, candidate, alpha, unscored)
-    return _compare_means(baseline, candidate, alpha, seed, unscored)
+        return _compare_right_or_wrong(scores[:, 0], scores[:, 1], alpha, unscored)
+    return _compare_sums(scores[:, :1], scores[:, 1:], lambda sums: sums[:, 0] / len(scores), alpha, seed, unscored)
 
 
-def _compare_right_or_wrong(baseline: Sequence[float], candidate: Sequence[float], alpha: float, unscored: int) -> Comparison:
-    right = [value == 1.0 for value in baseline], [value == 1.0 for value in candidate]
+def scored_pairs(metric: str, pairs: Sequence[Pair], task: Task) -> list[Pair]:
+    """Return the pairs whose target the metric applies to.
+
+    Raises:
+        DataError: one answer of a pair is scored and the other is not: then a contestant could choose which questions count.
+    """
+    scores = [tuple(score_of(metric, side, task) is not None for side in pair) for pair in pairs]
+    if one_sided := [pair[0].example_id for pair, (b, c) in zip(pairs, scores, strict=True) if b != c]:
+        raise DataError(
+            f"{metric} scores one answer and not the other on {len(one_sided)} of {len(pairs)} held-out pairs, such as {one_sided[0]}; "
+            "a metric may leave a question unscored by its target only; return 0 for a bad answer"
+        )
+    return [pair for pair, (b, _) in zip(pairs, scores, strict=True) if b]
+
+
+def _compare_right_or_wrong(baseline: Floats, candidate: Floats, alpha: float, unscored: int) -> Comparison:
+    right = (baseline == 1.0).tolist(), (candidate == 1.0).tolist()
     gained, lost = statistics.discordant(*right)
     n = len(baseline)
     difference = (gained - lost) / n
@@ -122,45 +152,25 @@ def _compare_right_or_wrong(baseline: Sequence[float], candidate: Sequence[float
         ci_low=low,
         ci_high=high,
         p_value=statistics.mcnemar_exact(*right),
-        test="exact McNemar",
+        test=MCNEMAR,
         n=n,
         unscored=unscored,
         sd=math.sqrt(share - difference**2),
         null_sd=math.sqrt(share),
+        differing=gained + lost,
     )
 
 
-def _compare_means(baseline: Sequence[float], candidate: Sequence[float], alpha: float, seed: int, unscored: int) -> Comparison:
-    differences = [c - b for b, c in zip(baseline, candidate, strict=True)]
-    low, high, p = statistics.paired_bootstrap(differences, seed=seed, alpha=alpha)
-    difference = fmean(differences)
-    sd = math.sqrt(fmean((x - difference) ** 2 for x in differences))
-    return Comparison(
-        baseline_value=fmean(baseline),
-        candidate_value=fmean(candidate),
-        difference=difference,
-        ci_low=low,
-        ci_high=high,
-        p_value=p,
-        test="paired bootstrap",
-        n=len(differences),
-        unscored=unscored,
-        sd=sd,
-        null_sd=sd,
-    )
-
-
-def _compare_corpus(corpus: Corpus, pairs: Sequence[Pair], task: Task, alpha: float, seed: int, unscored: int) -> Comparison:
-    """Compare on the same resamples: the metric is no mean over examples, so its difference is bootstrapped as a whole."""
+def _compare_sums(
+    baseline: Floats, candidate: Floats, value: Callable[[Floats], Floats], alpha: float, seed: int, unscored: int
+) -> Comparison:
+    """Compare a metric that is a function of sums over the examples, a mean among them; each side's rows are ``(n, k)``."""
     import numpy as np
 
-    n = len(pairs)
-    rows = [corpus.rows(*_texts([pair[side] for pair in pairs]), task) for side in (0, 1)]
-    of_baseline, of_candidate = (corpus_statistic(corpus, side) for side in rows)
-    draws = statistics.bootstrap(lambda counts: of_candidate(counts) - of_baseline(counts), n, seed=seed)
+    n = len(baseline)
+    draws = statistics.bootstrap(lambda counts: value(counts @ candidate) - value(counts @ baseline), n, seed=seed)
     low, high = statistics.percentile_interval(draws, alpha)
-    everything = np.ones((1, n))
-    baseline_value, candidate_value = float(of_baseline(everything)[0]), float(of_candidate(everything)[0])
+    baseline_value, candidate_value = (float(value(side.sum(axis=0, keepdims=True))[0]) for side in (baseline, candidate))
     sd = float(np.std(draws)) * math.sqrt(n)
     return Comparison(
         baseline_value=baseline_value,
@@ -168,12 +178,13 @@ def _compare_corpus(corpus: Corpus, pairs: Sequence[Pair], task: Task, alpha: fl
         difference=candidate_value - baseline_value,
         ci_low=low,
         ci_high=high,
-        p_value=statistics.bootstrap_p(draws, int((rows[0] != rows[1]).any(axis=1).sum())),
-        test="paired bootstrap",
+        p_value=statistics.swap_test(baseline, candidate, value, seed=seed),
+        test=PERMUTATION,
         n=n,
         unscored=unscored,
         sd=sd,
         null_sd=sd,
+        differing=int((baseline != candidate).any(axis=1).sum()),
     )
 
 

@@ -5,6 +5,9 @@ which no one knows beforehand. It is taken to be as if they were right independe
 (1 - baseline) · candidate``, the most that is possible unless the candidate tends to fail where the baseline succeeds, and so the safe side
 (Connor, 1987, https://doi.org/10.2307/2531961). Contestants that find the same examples hard differ less often and need fewer examples.
 
+To pass, a gain must be significant and its interval must reach ``gate.min_effect``, as the gate asks. Where a holdout is just large enough
+to tell a true gain of ``gate.min_effect`` from 0, the second costs nothing; in larger ones it keeps smaller gains out.
+
 A metric with graded scores between 0 and 1 is taken to be all or nothing, which is the largest variance that its mean allows (Bhatia and
 Davis, 2000, A better bound on the variance, American Mathematical Monthly 107, 353-357): again the safe side. Macro F1 and corpus metrics
 such as BLEU are no means of scores; for them the figures are a guide.
@@ -29,7 +32,7 @@ def tested_at(gate: Gate) -> float:
 def detectable_effect(n: int, baseline: float, *, alpha: float, power: float, min_effect: float = 0.0) -> float | None:
     """Return the smallest true gain over ``baseline`` (a share) that n examples let pass with the given power.
 
-    To pass, a gain must be significant and, as observed, at least ``min_effect``. None = not even perfect answers would pass.
+    To pass, a gain must be significant with an interval that reaches ``min_effect``. None = not even perfect answers would pass.
     """
     from scipy.optimize import brentq
 
@@ -42,11 +45,11 @@ def detectable_effect(n: int, baseline: float, *, alpha: float, power: float, mi
     return min(most, float(brentq(excess, 0.0, most, xtol=_PRECISION)) + _PRECISION)
 
 
-def examples_for(effect: float, baseline: float, *, alpha: float, power: float) -> int | None:
-    """Return how many examples make a true gain of ``effect`` over ``baseline`` significant with the given power; None = none in reach.
+def examples_for(effect: float, baseline: float, *, alpha: float, power: float, min_effect: float = 0.0) -> int | None:
+    """Return how many examples let a true gain of ``effect`` over ``baseline`` pass with the given power; None = none in reach.
 
-    None also where ``baseline`` leaves no room for it. A true gain of exactly ``gate.min_effect``, though significant, is observed to be at
-    least that only about half the time, however many examples there are: the gate promotes it no more often.
+    None also where ``baseline`` leaves no room for it, and where ``effect`` is ``min_effect`` and the power above ``1 - alpha / 2``: the
+    interval ends below the true gain that often, however many examples there are.
     """
     if effect <= 0 or baseline + effect > 1 + 1e-9:
         return None
@@ -56,13 +59,13 @@ def examples_for(effect: float, baseline: float, *, alpha: float, power: float) 
     if start is None or start > MOST_EXAMPLES:
         return None
     low, high = 0, start
-    while _power(high, baseline, effect, alpha) < power:
+    while _power(high, baseline, effect, alpha, min_effect) < power:
         low, high = high, 2 * high
         if high > MOST_EXAMPLES:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, baseline, effect, alpha) >= power else (middle, high)
+        low, high = (low, middle) if _power(middle, baseline, effect, alpha, min_effect) >= power else (middle, high)
     return high
 
 
@@ -82,11 +85,11 @@ def power_text(n: int, baseline: float, gate: Gate) -> str:
         return f"{start}."
     if baseline + gate.min_effect > 1:
         return f"{start}; the {required} do not fit above {baseline:.3f}."
-    needed = examples_for(gate.min_effect, baseline, alpha=alpha, power=power)
+    needed = examples_for(gate.min_effect, baseline, alpha=alpha, power=power, min_effect=gate.min_effect)
     if needed is None:
         return f"{start}; no number of examples in reach shows the {required}."
     if needed <= n:
-        return f"{start}. They tell the {required} from luck, but a true gain of just that size is observed too small half the time."
+        return f"{start}, which takes in the {required}."
     return f"{start}; to see the {required} label {needed - n:,} more."
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prooftune.data.lines import read_lines
 from prooftune.errors import DataError
-from prooftune.evaluation.gate.comparison import Pair, compare, interval_of, pair_up, score_of
+from prooftune.evaluation.gate.comparison import Pair, compare, interval_of, pair_up, scored_pairs
 from prooftune.evidence import Slice
 from prooftune.spec import Gate, Task
 from prooftune.types import Example, Prediction, Scalar
@@ -23,16 +23,17 @@ def slices_of(
 ) -> tuple[Slice, ...]:
     """Return ``task.metric`` by column of ``task.slices`` and by value, both sides with ``1 - gate.alpha`` intervals and the difference.
 
-    The slices of a column are disjoint and hold every example that is scored on both sides; columns come as in the spec, values sorted.
+    The slices of a column are disjoint and hold every example that is scored; columns come as in the spec, values sorted.
 
     Raises:
-        DataError: no held-out example has a column of ``task.slices``, or the two did not answer exactly the holdout.
+        DataError: no held-out example has a column of ``task.slices``, the two did not answer exactly the holdout, or an example is scored
+            on one side only.
     """
     metadata = check_slices(holdout, task)
     pairs = pair_up("the baseline", baseline, candidate)
     if metadata.keys() != {b.example_id for b, _ in pairs}:
         raise DataError(f"the {len(pairs)} answers are not to the {len(metadata)} examples of {holdout.name}; evaluate both sides again")
-    scored = [pair for pair in pairs if all(score_of(task.metric, side, task) is not None for side in pair)]
+    scored = scored_pairs(task.metric, pairs, task)
     found: list[Slice] = []
     for column in task.slices:
         parts: dict[str, list[Pair]] = {}

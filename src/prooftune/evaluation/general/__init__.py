@@ -72,13 +72,15 @@ def measure_forgetting(
 ) -> dict[str, object]:
     """Measure the base model and the candidate on the general suite; return the parts as figures.
 
-    Writes ``forgetting.json`` and ``general.jsonl``, the answers item by item.
+    Writes ``forgetting.json`` and ``general.jsonl``, the suite's answers item by item. With ``suite`` none, lm-eval's tasks are run alone.
+    With ``kind`` qlora both answer on the base model's 4-bit weights, so that what quantising costs is no part of the change.
 
     Raises:
         ModelUnavailable: the model or the candidate cannot be loaded safely.
         EnvironmentLacks: lm-eval's tasks are wanted, and the package is not installed.
+        DataError: lm-eval knows no such task, or it measures no accuracy.
     """
-    questions, texts = load_questions(), load_texts()
+    questions, texts = (load_questions(), load_texts()) if options.suite == "shipped" else ((), ())
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
     tuned = load_candidate(model_folder, weights, kind=kind, trust_remote_code=trust_remote_code)
     after = answer_suite(tuned, tokenizer, questions, texts, _part(report, 0))
@@ -117,9 +119,11 @@ def answer_suite(
 
 
 def compare_suite(questions: Sequence[Question], texts: Sequence[Text], before: Answers, after: Answers) -> Iterator[Part]:
-    """Yield both parts as wholes, then each topic."""
-    yield _accuracy("multiple choice", before.right, after.right)
-    yield _perplexity("perplexity", before.losses, after.losses)
+    """Yield both parts as wholes, then each topic; of no items, nothing."""
+    if questions:
+        yield _accuracy("multiple choice", before.right, after.right)
+    if texts:
+        yield _perplexity("perplexity", before.losses, after.losses)
     for topic in dict.fromkeys(question.topic for question in questions):
         chosen = [at for at, question in enumerate(questions) if question.topic == topic]
         yield _accuracy(f"multiple choice: {topic}", [before.right[at] for at in chosen], [after.right[at] for at in chosen])

@@ -6,24 +6,30 @@ and only a verdict that survives the exchange counts (Zheng et al., 2023, https:
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from prooftune.data.lines import read_lines, write_lines
+from prooftune.data.lines import write_lines
 from prooftune.errors import SpecError
 from prooftune.evaluation import statistics
+from prooftune.evaluation.answers.kept import keep, read_kept
 from prooftune.evaluation.gate.comparison import Pair, pair_up
-from prooftune.evaluation.judge.agreement import Outcome, agreement, read_labels
+from prooftune.evaluation.judge.agreement import Labels, Outcome, agreement, read_labels
 from prooftune.evaluation.judge.prompt import judge_prompt, parse_verdict
 from prooftune.evidence import JudgeReport, JudgeVerdict
 from prooftune.providers.chat import ChatAnswer, ChatModel, open_chat
 from prooftune.spec import Judge, Task, digest
 from prooftune.types import Frozen, Message, Prediction, Progress, Report, no_report
 
+log = logging.getLogger(__name__)
+
 MAX_TOKENS = 4096
 """Of a judge's answer: a verdict takes a dozen, the rest is room for judges that think first."""
+BATCH_FROM = 100
+"""Requests from which on the batch API is used where the spec leaves it open: for fewer, half the price is not worth a wait of a day."""
 ANSWERS = "judge.answers.jsonl"
 WIN = {"candidate": 1.0, "tie": 0.5, "baseline": 0.0}
 _SEED = 0
@@ -62,7 +68,7 @@ def judge_pairs(
 
     Raises:
         DataError: the contestants answered different examples, or a human label is none.
-        SpecError: the spec names no judge, or no verdict could be read from any of its answers.
+        SpecError: the spec names no judge.
         EnvironmentLacks, TransientError: the judge's server could not be used.
     """
     if judge.model is None:
@@ -71,8 +77,14 @@ def judge_pairs(
     pairs = sorted(pair_up(baseline_name, baseline, candidate), key=lambda pair: pair[0].example_id)[: judge.max_pairs]
     asked = {pair[0].example_id: prompts_for(judge, task, pair) for pair in pairs if not identical(pair)}
     judged = ask_judge(judge, asked, out, report, open_judge)
-    verdicts = [verdict_on(pair[0].example_id, judged.get(pair[0].example_id)) for pair in pairs]
+    verdicts = [verdict_on(pair, judged.get(pair[0].example_id)) for pair in pairs]
     summary = summarise(judge, baseline_name, verdicts, labels, judged.values())
+    if summary.win_rate is None:
+        log.warning(
+            '%s gave no verdict that can be read on any of %d pairs; it must answer with {"better": "A"} and nothing else. '
+            "What it said is in %s; set judge.model to another one",
+            *(summary.judge, len(pairs), ANSWERS),
+        )
     write_lines(out / "judge.jsonl", verdicts)
     (out / "judge.json").write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return summary.model_dump(mode="json")
@@ -104,14 +116,27 @@ def ask_judge(judge: Judge, asked: dict[str, Prompts], out: Path, report: Report
     """Return what the judge said about each pair, by example id, asking only about those that ``out`` holds no answer on."""
     digests = {example_id: _digest(judge, prompts) for example_id, prompts in asked.items()}
     path = out / ANSWERS
-    judged = {row.example_id: row for row in _answers_so_far(path) if digests.get(row.example_id) == row.asked}
+    judged = {row.example_id: row for row in read_kept(path, JudgedPair) if digests.get(row.example_id) == row.asked}
     missing = [example_id for example_id in asked if example_id not in judged]
-    for row in _ask(judge, missing, asked, digests, out, report, open_judge):
-        if not judge.batch:  # a batch answers all at once: it is written as a whole, for a part of it would be followed by another batch
-            _append(path, row)
+    batched = through_batch(judge, 2 * len(missing))
+    if batched and judge.batch is None:
+        text = f"{2 * len(missing)} requests go through the batch API: half the price, up to a day; judge.batch: false asks at once"
+        log.warning("the judge: %s", text)
+        report(Progress(done=len(judged), total=len(asked), unit="pairs", text=text))
+    for row in _ask(judge, missing, asked, digests, out if batched else None, report, open_judge):
+        if not batched:  # a batch answers all at once: it is written as a whole, for a part of it would be followed by another batch
+            keep(path, row)
         judged[row.example_id] = row
         report(Progress(done=len(judged), total=len(asked), unit="pairs"))
     return _sorted(path, [judged[example_id] for example_id in asked])
+
+
+def through_batch(judge: Judge, requests: int) -> bool:
+    """Return whether so many requests go through the provider's batch API: as the spec says, else where it saves enough to wait for.
+
+    A server at a ``base_url`` may have no batch API, and none that is cheaper.
+    """
+    return judge.batch if judge.batch is not None else judge.base_url is None and requests >= BATCH_FROM
 
 
 def _ask(
@@ -119,17 +144,17 @@ def _ask(
     ids: Sequence[str],
     asked: dict[str, Prompts],
     digests: dict[str, str],
-    out: Path,
+    batch: Path | None,
     report: Report,
     open_judge: OpenJudge,
 ) -> Iterator[JudgedPair]:
-    """Yield what the judge says about these pairs, each as soon as it has answered both orders."""
+    """Yield what the judge says about these pairs, each as soon as it has answered both orders; ``batch`` is a batch's folder."""
     if not ids:
         return
     model = open_judge(judge.provider, str(judge.model), judge.base_url)
     prompts = list(chain.from_iterable(asked[example_id] for example_id in ids))
-    if judge.batch:
-        answers = iter(model.complete_batch(prompts, max_tokens=MAX_TOKENS, folder=out, report=report))
+    if batch is not None:
+        answers = iter(model.complete_batch(prompts, max_tokens=MAX_TOKENS, folder=batch, report=report))
     else:
         answers = model.complete(prompts, max_tokens=MAX_TOKENS)
     for example_id, candidate_first, baseline_first in zip(ids, answers, answers, strict=True):
@@ -141,20 +166,6 @@ def _digest(judge: Judge, prompts: Prompts) -> str:
     return digest([judge.provider, judge.model, judge.base_url, messages])
 
 
-def _answers_so_far(path: Path) -> list[JudgedPair]:
-    """Return what a killed call left behind, and cut off the line that it was writing."""
-    path.touch()
-    whole = path.read_bytes().rpartition(b"\n")
-    with path.open("r+b") as file:
-        file.truncate(len(whole[0]) + len(whole[1]))
-    return list(read_lines(path, JudgedPair))
-
-
-def _append(path: Path, row: JudgedPair) -> None:
-    with path.open("ab") as file:
-        file.write(row.model_dump_json().encode() + b"\n")
-
-
 def _sorted(path: Path, rows: list[JudgedPair]) -> dict[str, JudgedPair]:
     """Write the rows in their order, whole or not at all, and return them by example id."""
     part = path.with_suffix(".part")
@@ -163,17 +174,18 @@ def _sorted(path: Path, rows: list[JudgedPair]) -> dict[str, JudgedPair]:
     return {row.example_id: row for row in rows}
 
 
-def verdict_on(example_id: str, judged: JudgedPair | None) -> JudgeVerdict:
+def verdict_on(pair: Pair, judged: JudgedPair | None) -> JudgeVerdict:
     """Return the verdict on a pair; without an answer of the judge, because the pair's answers are identical, it is a tie.
 
     Orders that contradict each other make a tie; an order that cannot be read leaves the pair unscored.
     """
+    example_id, answers = pair[0].example_id, digest([contestant.answer for contestant in pair])[:16]
     if judged is None:
-        return JudgeVerdict(example_id=example_id, candidate_first="tie", baseline_first="tie", outcome="tie")
+        return JudgeVerdict(example_id=example_id, candidate_first="tie", baseline_first="tie", outcome="tie", answers=answers)
     first = read_answer(judged.candidate_first, {"A": "candidate", "B": "baseline", "tie": "tie"})
     second = read_answer(judged.baseline_first, {"A": "baseline", "B": "candidate", "tie": "tie"})
     outcome: Outcome | None = None if first is None or second is None else first if first == second else "tie"
-    return JudgeVerdict(example_id=example_id, candidate_first=first, baseline_first=second, outcome=outcome)
+    return JudgeVerdict(example_id=example_id, candidate_first=first, baseline_first=second, outcome=outcome, answers=answers)
 
 
 def read_answer(answer: ChatAnswer, means: dict[str, Outcome]) -> Outcome | None:
@@ -198,27 +210,16 @@ def sign_test(wins: int, losses: int) -> float:
 
 
 def summarise(
-    judge: Judge, baseline_name: str, verdicts: Sequence[JudgeVerdict], labels: dict[str, Outcome], judged: Iterable[JudgedPair]
+    judge: Judge, baseline_name: str, verdicts: Sequence[JudgeVerdict], labels: Labels, judged: Iterable[JudgedPair]
 ) -> JudgeReport:
-    """Return the report over all pairs.
-
-    Raises:
-        SpecError: there is no verdict on any pair.
-    """
+    """Return the report over all pairs; those with identical answers are ties, and no opinion that could agree with people's."""
+    rows = {row.example_id: row for row in judged}
     counts = Counter(verdict.outcome for verdict in verdicts)
-    scores = [WIN[verdict.outcome] for verdict in verdicts if verdict.outcome is not None]
-    name = f"{judge.provider} {judge.model}"
-    if not scores:
-        raise SpecError(
-            f"{name} gave no verdict that can be read on any of {len(verdicts)} pairs; it must answer with "
-            f'{{"better": "A"}} and nothing else. What it said is in {ANSWERS}; set judge.model to another one'
-        )
-    draws = statistics.bootstrap(statistics.mean_of(scores), len(scores), seed=_SEED)
-    ci_low, ci_high = statistics.percentile_interval(draws)
-    kappa, kappa_n = agreement(verdicts, labels) if labels else (None, 0)
-    answers = [answer for row in judged for answer in (row.candidate_first, row.baseline_first)]
+    win_rate, ci_low, ci_high = _win_rate([WIN[verdict.outcome] for verdict in verdicts if verdict.outcome is not None])
+    kappa, kappa_n = agreement([verdict for verdict in verdicts if verdict.example_id in rows], labels)
+    answers = [answer for row in rows.values() for answer in (row.candidate_first, row.baseline_first)]
     return JudgeReport(
-        judge=name,
+        judge=f"{judge.provider} {judge.model}",
         rubric=judge.rubric,
         baseline=baseline_name,
         wins=counts["candidate"],
@@ -226,12 +227,22 @@ def summarise(
         ties=counts["tie"],
         unscored=counts[None],
         contradictions=sum(map(contradicts, verdicts)),
-        win_rate=sum(scores) / len(scores),
+        win_rate=win_rate,
         ci_low=ci_low,
         ci_high=ci_high,
         p_value=sign_test(counts["candidate"], counts["baseline"]),
         kappa=kappa,
         kappa_n=kappa_n,
+        kappa_skipped=len(labels) - kappa_n,
+        batched=any(answer.latency_s is None for answer in answers),
         prompt_tokens=sum(answer.prompt_tokens for answer in answers),
         answer_tokens=sum(answer.answer_tokens for answer in answers),
     )
+
+
+def _win_rate(scores: Sequence[float]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Return the mean score with its 95 % interval; None where nothing was scored."""
+    if not scores:
+        return None, None, None
+    draws = statistics.bootstrap(statistics.mean_of(scores), len(scores), seed=_SEED)
+    return sum(scores) / len(scores), *statistics.percentile_interval(draws)

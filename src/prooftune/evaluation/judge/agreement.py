@@ -20,15 +20,21 @@ class Label(Frozen):
 
     example_id: str
     better: Outcome
+    answers: str | None = None
+    """Digest of both answers, as in ``judge.jsonl``; None = of whatever answers are compared."""
 
 
-def read_labels(path: Path) -> dict[str, Outcome]:
-    """Return people's verdicts by example id, from JSON lines with ``example_id`` and ``better``.
+Labels = dict[tuple[str, str | None], Outcome]
+"""By example id and digest of the answers."""
+
+
+def read_labels(path: Path) -> Labels:
+    """Return people's verdicts, from JSON lines with ``example_id``, ``better`` and, where they are for certain answers only, ``answers``.
 
     Raises:
         DataError: there is no such file, or lines of it are no labels; every such line is listed.
     """
-    labels: dict[str, Outcome] = {}
+    labels: Labels = {}
     problems = []
     for number, line in _lines(path):
         where = f"{path.name}:{number}"
@@ -39,9 +45,10 @@ def read_labels(path: Path) -> dict[str, Outcome]:
             reason = f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
             problems.append(Problem(where, f"{reason}; required are example_id, and better: candidate, baseline or tie", "not-a-label"))
             continue
-        if label.example_id in labels:
+        key = (label.example_id, label.answers)
+        if key in labels:
             problems.append(Problem(where, f"the example {label.example_id} is labelled twice; keep one label", "labelled-twice"))
-        labels[label.example_id] = label.better
+        labels[key] = label.better
     if problems:
         raise DataError(f"{path} (judge.human_labels) holds lines that are no labels:", tuple(problems))
     return labels
@@ -57,15 +64,18 @@ def _lines(path: Path) -> Iterable[tuple[int, bytes]]:
     return ((number, line) for number, line in enumerate(text.split(b"\n"), start=1) if line.strip())
 
 
-def agreement(verdicts: Iterable[JudgeVerdict], labels: dict[str, Outcome]) -> tuple[float | None, int]:
+def agreement(verdicts: Iterable[JudgeVerdict], labels: Labels) -> tuple[float | None, int]:
     """Return Cohen's kappa between judge and people, and the number of pairs that both gave a verdict on.
 
+    ``verdicts`` are those of the judge itself: ties that it was not asked about would count as agreement. A label on the very answers goes
+    before one that names none; labels on other answers do not count.
     Kappa is None where it is not defined: without such pairs, or where all verdicts of both are the same one.
     Source: Cohen (1960), https://doi.org/10.1177/001316446002000104.
     """
     from sklearn.metrics import cohen_kappa_score
 
-    both = [(verdict.outcome, labels[verdict.example_id]) for verdict in verdicts if verdict.outcome and verdict.example_id in labels]
+    told = ((verdict, labels.get((verdict.example_id, verdict.answers)) or labels.get((verdict.example_id, None))) for verdict in verdicts)
+    both = [(verdict.outcome, people) for verdict, people in told if verdict.outcome and people]
     if len({verdict for pair in both for verdict in pair}) < 2:
         return None, len(both)
     judge, people = zip(*both, strict=True)

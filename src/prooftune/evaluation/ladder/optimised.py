@@ -10,18 +10,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from prooftune.errors import DataError
 from prooftune.evaluation.answers.answering import Answerer
 from prooftune.evaluation.ladder.demonstrations import choose_demonstrations
-from prooftune.evaluation.ladder.prompts import Prompt, question_text
+from prooftune.evaluation.ladder.prompts import Messages, Prompt, Room, ask, question_text, turns
 from prooftune.evaluation.metrics import score
 from prooftune.spec import Baseline, Task
+from prooftune.training.encoding import with_system
 from prooftune.types import Example, Message, Progress, Report, no_report
 
 if TYPE_CHECKING:
     from gepa.core.adapter import EvaluationBatch
+    from gepa.core.state import GEPAState
 
 INSTRUCTION, DEMONSTRATIONS = "instruction", "demonstrations"
 MINIBATCH = 8
@@ -43,26 +47,34 @@ def optimise_prompt(
     baseline: Baseline,
     max_new_tokens: int,
     report: Report = no_report,
+    room: Room | None = None,
 ) -> Prompt:
-    """Return the prompt that does best on the validation examples, after ``baseline.optimise.calls`` answers.
+    """Return the prompt that does best on validation examples, after at most ``baseline.optimise.calls`` answers.
 
-    The holdout has no part in it. Deterministic as far as the answerer is; the same calls find the same prompt.
+    The holdout has no part in it. Prompts are rated on ``baseline.choose_on`` validation examples (0 = all), but on no more than a quarter
+    of the answers, so that some are left to search with. Deterministic as far as the answerer is; the same calls find the same prompt.
+    ``room`` leaves out demonstrations that a question has no place for.
+
+    Raises:
+        DataError: ``task.metric`` scores no training or no validation example, or there is none.
     """
     from gepa.api import optimize
 
-    search = _Search(train, answerer, task, baseline, max_new_tokens, report)
-    rated = [example for example in validation if score(task.metric, "", example.target, task) is not None]
-    tried = [example for example in train if score(task.metric, "", example.target, task) is not None]
+    calls, seed = baseline.optimise.calls, baseline.optimise.seed
+    tried, rated = _scored("training", train, task), _scored("validation", validation, task)
+    rated = rated[: min(baseline.choose_on or len(rated), calls // 4)]
+    minibatch = min(MINIBATCH, len(tried), calls // 10)
+    search = _Search(train, answerer, task, baseline, max_new_tokens, report, room, round_calls=2 * minibatch + 1 + len(rated))
     result = optimize(
         seed_candidate=search.start(),
         trainset=tried,
-        valset=rated[: baseline.choose_on] if baseline.choose_on else rated,
+        valset=rated,
         adapter=search,
         candidate_selection_strategy="current_best",
-        reflection_minibatch_size=min(MINIBATCH, len(tried)),
-        max_metric_calls=baseline.optimise.calls,
+        reflection_minibatch_size=minibatch,
+        stop_callbacks=search.out_of_calls,
         cache_evaluation=True,
-        seed=baseline.optimise.seed,
+        seed=seed,
         logger=_Quiet(),
     )
     best: Mapping[str, str] = result.best_candidate
@@ -70,11 +82,29 @@ def optimise_prompt(
     return search.prompt_of(best)
 
 
+def _scored(split: str, examples: Sequence[Example], task: Task) -> list[Example]:
+    found = [example for example in examples if score(task.metric, example.target, example.target, task) is not None]
+    if not found:
+        raise DataError(
+            f"{task.metric} scores none of the {len(examples)} {split} examples; the rung optimised needs at least one to search with: "
+            f"set another task.metric, {'raise data.split.validation' if split == 'validation' else 'bring more data'}, or leave it out"
+        )
+    return found
+
+
 class _Search:
     """What GEPA asks of the program under search (its ``GEPAAdapter``)."""
 
     def __init__(
-        self, train: Sequence[Example], answerer: Answerer, task: Task, baseline: Baseline, max_new_tokens: int, report: Report
+        self,
+        train: Sequence[Example],
+        answerer: Answerer,
+        task: Task,
+        baseline: Baseline,
+        max_new_tokens: int,
+        report: Report,
+        room: Room | None,
+        round_calls: int,
     ) -> None:
         self._train = {example.id: example for example in train}
         self._answerer = answerer
@@ -82,14 +112,25 @@ class _Search:
         self._baseline = baseline
         self._limit = max_new_tokens
         self._report = report
+        self._room = room
+        self._round_calls = round_calls
+        """The most answers that one change costs: the minibatch before and after it, the new instruction, the validation examples."""
         self._calls = 0
         self._instructions = list(baseline.optimise.instructions)
 
     def start(self) -> dict[str, str]:
-        """Return the few-shot prompt, from which the search sets out."""
+        """Return the few-shot prompt, from which the search sets out, with as many demonstrations as fit around an empty question."""
         system = self._task.system if self._baseline.system is None else self._baseline.system
         chosen = choose_demonstrations(list(self._train.values()), self._baseline.shots)
+        if self._room is not None:
+            empty = Message(role="user", content="")
+            _, fitting = self._room.fit(chosen, lambda kept: with_system([*turns(kept), empty], system))
+            chosen = chosen[:fitting]
         return {INSTRUCTION: system, DEMONSTRATIONS: json.dumps([example.id for example in chosen])}
+
+    def out_of_calls(self, gepa_state: GEPAState[Any, Any]) -> bool:
+        """Return whether one more change could cost more answers than are left."""
+        return self._calls + self._round_calls > self._baseline.optimise.calls
 
     def prompt_of(self, candidate: Mapping[str, str]) -> Prompt:
         """Return a candidate as a prompt."""
@@ -100,19 +141,26 @@ class _Search:
         from gepa.core.adapter import EvaluationBatch
 
         prompt = self.prompt_of(candidate)
-        asked = [
-            Prompt(prompt.system, tuple(shown for shown in prompt.demonstrations if shown.id != example.id)).ask(example)
-            for example in batch
-        ]
-        answers = [answer.text for answer in self._answerer.answer(asked, max_new_tokens=self._limit)]
+        asked = [self._ask(_without(prompt, example), example) for example in batch]
+        answers = self._answers(asked, self._limit)
         scores = [
             score(self._task.metric, answer, example.target, self._task) or 0.0 for answer, example in zip(answers, batch, strict=True)
         ]
-        self._calls += len(batch)
         calls = self._baseline.optimise.calls
-        self._report(Progress(done=min(self._calls, calls), total=calls, unit="answers", text=f"prompt search, {fmean(scores):.2f}"))
+        self._report(Progress(done=self._calls, total=calls, unit="answers", text=f"prompt search, {fmean(scores):.2f}"))
         traces = list(zip(batch, answers, scores, strict=True)) if capture_traces else None
         return EvaluationBatch(outputs=answers, scores=scores, trajectories=traces)
+
+    def _answers(self, prompts: Sequence[Messages], limit: int) -> list[str]:
+        """Answer prompts, and count them."""
+        answers = [answer.text for answer in self._answerer.answer(prompts, max_new_tokens=limit)]
+        self._calls += len(answers)
+        return answers
+
+    def _ask(self, prompt: Prompt, example: Example) -> Messages:
+        if self._room is None:
+            return prompt.ask(example)
+        return self._room.fit(prompt.demonstrations, lambda kept: ask(example, prompt.system, kept))[0]
 
     def make_reflective_dataset(
         self, candidate: dict[str, str], eval_batch: EvaluationBatch[Trace, str], components_to_update: list[str]
@@ -136,24 +184,30 @@ class _Search:
         """Take the user's next instruction; after the last one let the model write another."""
         if self._instructions:
             return self._instructions.pop(0)
-        shown = "\n\n".join(
-            "\n".join(f"{name.capitalize()}: {str(row[name])[:SHOWN_CHARACTERS]}" for name in ("question", "answer", "right answer"))
-            for row in wrong[:SHOWN]
-        )
-        request = (
-            f"An assistant works by this instruction:\n\n{candidate[INSTRUCTION] or '(none)'}\n\nSome of its answers:\n\n{shown}\n\n"
-            "Write a better instruction, so that its answers become the right ones. Reply with the instruction alone."
-        )
-        [answer] = self._answerer.answer([(Message(role="user", content=request),)], max_new_tokens=INSTRUCTION_TOKENS)
-        return answer.text.strip() or candidate[INSTRUCTION]
+        instruction = candidate[INSTRUCTION]
+        prompt = _request(instruction, wrong[:SHOWN])
+        if self._room is not None:
+            room = replace(self._room, max_new_tokens=INSTRUCTION_TOKENS)
+            prompt, _ = room.fit(wrong[:SHOWN], lambda shown: _request(instruction, shown))
+        [answer] = self._answers([prompt], INSTRUCTION_TOKENS)
+        return answer.strip() or instruction
 
     def _new_demonstrations(self, candidate: Mapping[str, str], wrong: Sequence[Mapping[str, Any]]) -> str:
-        """Show the worst example that is not shown yet; where there is no room, in place of the first one."""
+        """Show the worst example that is not shown yet, before the others; where there is no room, the last one makes place."""
         present: list[str] = json.loads(candidate[DEMONSTRATIONS])
         new = next((row["id"] for row in wrong if row["id"] not in present), None)
         if new is None:
             return json.dumps(present[:-1])
-        return json.dumps([*present, new][-self._baseline.shots :])
+        return json.dumps([new, *present][: self._baseline.shots])
+
+
+def _request(instruction: str, wrong: Sequence[Mapping[str, Any]]) -> Messages:
+    """Return the messages that ask for a better instruction."""
+    parts = ("question", "answer", "right answer")
+    shown = ["\n".join(f"{name.capitalize()}: {str(row[name])[:SHOWN_CHARACTERS]}" for name in parts) for row in wrong]
+    content = "\n\n".join([f"An assistant works by this instruction:\n\n{instruction or '(none)'}", "Some of its answers:", *shown])
+    wish = "Write a better instruction, so that its answers become the right ones. Reply with the instruction alone."
+    return (Message(role="user", content=f"{content}\n\n{wish}"),)
 
 
 def _without(prompt: Prompt, example: Example) -> Prompt:

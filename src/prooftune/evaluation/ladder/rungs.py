@@ -122,8 +122,8 @@ def optimised(setting: Setting, report: Report) -> Questions:
     """Put the instruction and demonstrations that a bounded search on validation examples found."""
     from prooftune.evaluation.ladder.optimised import optimise_prompt
 
-    limit = setting.contest.max_new_tokens
-    prompt = optimise_prompt(setting.train, setting.validation, setting.answerer, setting.task, setting.baseline, limit, report)
+    limit, room = setting.contest.max_new_tokens, setting.room
+    prompt = optimise_prompt(setting.train, setting.validation, setting.answerer, setting.task, setting.baseline, limit, report, room)
     return _behind(prompt, setting, how="found by a search on validation examples: ")
 
 

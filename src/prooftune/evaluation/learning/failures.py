@@ -1,4 +1,8 @@
-"""Finds out what the candidate's failures share and what to label against them in the next iteration."""
+"""Finds out what the candidate's failures share and what to label against them in the next iteration.
+
+The failures are held-out examples. People may read about them in the report, but the labelling list shows training examples alone: who
+labels questions like the held-out ones teaches the next candidate the exam.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +35,7 @@ MOST_CLUSTERS = 8
 FEWEST_EACH = 4
 """Failures a cluster, on average: fewer show no pattern."""
 NEAREST = 5
-"""Training examples shown beside a cluster or a failure."""
+"""Training examples shown beside a cluster."""
 TERMS = 3
 """Words in a cluster's name."""
 LIKENESS = ("rouge_l", "chrf", "bleu")
@@ -49,10 +53,22 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """A training example near a cluster's middle."""
+
+    source: str
+    """Where it was read, as in ``tickets.jsonl:417``."""
+    prompt: str
+    target: str
+    similarity: float
+    """Cosine, to six digits."""
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """The training examples, to be searched by questions."""
 
-    ids: tuple[str, ...]
+    rows: tuple[Example, ...]
     nearest: Nearest
 
     def similarities(self, vectors: csr_matrix) -> NDArray[np.float64]:
@@ -62,10 +78,10 @@ class Training:
         found: NDArray[np.float64] = cosine_similarity(vectors, self.nearest.vectors).astype(float).round(6)
         return found
 
-    def best(self, similarities: NDArray[np.float64]) -> list[tuple[str, float]]:
-        """Return the nearest examples' ids with their similarities, nearest first, of equal ones by id."""
-        ranked = sorted(zip(self.ids, similarities.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
-        return ranked[:NEAREST]
+    def best(self, similarities: NDArray[np.float64]) -> list[Near]:
+        """Return the nearest examples with their similarities, nearest first, of equal ones by id."""
+        ranked = sorted(zip(self.rows, similarities.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0].id))
+        return [Near(row.source, question_text(row), row.target, similarity) for row, similarity in ranked[:NEAREST]]
 
 
 def analyse_failures(
@@ -74,8 +90,8 @@ def analyse_failures(
     """Cluster the candidate's failures by question and mistake, name what each cluster shares, and say what to label next.
 
     A failure scores below 1 in ``task.metric``; in a metric of likeness or a custom one, also no higher than the lowest quartile. Writes
-    ``failures.json`` and ``labelling.jsonl``, a line a failure: its cluster, its prompt, what to label, and the nearest training examples.
-    Questions are compared by ``embedding_folder``'s model; None = TF-IDF.
+    ``failures.json`` and ``labelling.jsonl``, a line a cluster: its name, count and share, what to label, and the training examples nearest
+    to its middle as the pattern; no held-out prompt or target. Questions are compared by ``embedding_folder``'s model; None = TF-IDF.
 
     Raises:
         IntegrityError: the predictions are not of this holdout.
@@ -123,18 +139,18 @@ def _analyse(
     from scipy.sparse import csr_matrix
 
     rows = list(read_lines(train, Example))
-    training = Training(tuple(row.id for row in rows), Nearest(embedding_folder).fit([question_text(row) for row in rows]))
+    training = Training(tuple(rows), Nearest(embedding_folder).fit([question_text(row) for row in rows]))
     vectors = csr_matrix(training.nearest.encode([failure.text for failure in failures]))
-    similarities = training.similarities(vectors)
     scored = len(failures) + len(successes)
     clusters, lines, names = [], [], set[str]()
     for members in _cluster(vectors, failures, seed):
         inside = [failures[at] for at in members]
         name = _name(inside, successes, names)
         names.add(name)
-        cluster = _describe(name, inside, vectors[members], training, len(failures), scored)
-        clusters.append(cluster)
-        lines += [_labelling_line(cluster, failures[at], training.best(similarities[at])) for at in members]
+        to_middle = training.similarities(csr_matrix(vectors[members].mean(axis=0)))[0]
+        nearest, advice = training.best(to_middle), _advice(_cohesion(vectors[members]), to_middle, scored)
+        clusters.append(_describe(name, inside, nearest, advice, len(failures)))
+        lines.append(_labelling_line(clusters[-1], nearest, advice))
     return tuple(clusters), lines
 
 
@@ -187,20 +203,16 @@ def _texts_with(texts: Sequence[str]) -> Counter[str]:
     return Counter(word for text in texts for word in set(re.findall(r"[^\W\d_]{2,}", text.casefold())))
 
 
-def _describe(name: str, inside: Sequence[Failure], vectors: csr_matrix, training: Training, failures: int, scored: int) -> FailureCluster:
-    from scipy.sparse import csr_matrix
-
-    to_middle = training.similarities(csr_matrix(vectors.mean(axis=0)))[0]
-    nearest = training.best(to_middle)
+def _describe(name: str, inside: Sequence[Failure], nearest: Sequence[Near], advice: str, failures: int) -> FailureCluster:
     return FailureCluster(
         name=name,
         failures=len(inside),
         share=len(inside) / failures,
         example_ids=tuple(failure.example_id for failure in inside),
         confusion=confusion([failure.mistakes for failure in inside]),
-        nearest=tuple(example_id for example_id, _ in nearest),
-        nearest_similarity=sum(similarity for _, similarity in nearest) / len(nearest),
-        advice=f"{len(inside)} of {failures} failures: `{name}`; {_advice(_cohesion(vectors), to_middle, scored)}.",
+        nearest=tuple(near.source for near in nearest),
+        nearest_similarity=sum(near.similarity for near in nearest) / len(nearest),
+        advice=f"{len(inside)} of {failures} failures: `{name}`; {advice}.",
     )
 
 
@@ -222,23 +234,23 @@ def _advice(cohesion: Sequence[float], to_middle: NDArray[np.float64], scored: i
 
     likeness = float(np.median(cohesion)) if cohesion else 0.0
     if likeness <= 0.0:
-        return "they are too few or too unlike for a pattern: read them, and label a few like each"
+        return "they are too few or too unlike for a pattern: label more questions as they come, not chosen by these"
     near, examples = int((to_middle >= likeness).sum()), len(to_middle)
     wanted = math.ceil(sum(one >= likeness for one in cohesion) / scored * examples)
     if near < wanted:
-        return f"only {near} of {examples} training examples are as near as {likeness:.2f}: label about {wanted - near} more like these"
+        return f"only {near} of {examples} training examples are as near as {likeness:.2f}: label about {wanted - near} more of this kind"
     return (
         f"{near} of {examples} training examples are as near as {likeness:.2f}, no less than their share of the questions: "
         "check the targets of the nearest ones before you label more"
     )
 
 
-def _labelling_line(cluster: FailureCluster, failure: Failure, nearest: Sequence[tuple[str, float]]) -> str:
-    mistakes = f" (here: {'; '.join(failure.mistakes.exact)})" if failure.mistakes.exact else ""
+def _labelling_line(cluster: FailureCluster, nearest: Sequence[Near], advice: str) -> str:
     line = {
         "cluster": cluster.name,
-        "prompt": failure.text,
-        "label": f"new questions like this one, each with its right answer{mistakes}; not this one, which is held out",
-        "nearest": [{"example_id": example_id, "similarity": similarity} for example_id, similarity in nearest],
+        "failures": cluster.failures,
+        "share": round(cluster.share, 6),
+        "label": advice,
+        "nearest": [asdict(near) for near in nearest if near.similarity > 0],
     }
     return json.dumps(line, ensure_ascii=False)

@@ -38,10 +38,13 @@ def mistakes_of(prediction: Prediction, labels: bool) -> Mistakes:
 
 
 def shared_mistake(failures: Sequence[Mistakes]) -> str | None:
-    """Return the exact, else the broad mistake that at least half of the failures share; None = there is none."""
-    for mistakes in ([one.exact for one in failures], [one.broad for one in failures]):
+    """Return the exact, else the broad mistake that at least half of the failures share; None = there is none.
+
+    An exact one of a single failure is not taken: nobody shares it, and it would quote a held-out target.
+    """
+    for mistakes, fewest in (([one.exact for one in failures], 2), ([one.broad for one in failures], 1)):
         name, count = _most_frequent(mistakes)
-        if name is not None and 2 * count >= len(failures):
+        if name is not None and count >= fewest and 2 * count >= len(failures):
             return name
     return None
 
@@ -61,8 +64,9 @@ def _in_fields(wanted: dict[str, object], found: object) -> Mistakes:
 
 
 def _most_frequent(mistakes: Sequence[Sequence[str]]) -> tuple[str | None, int]:
-    counts = Counter(name for names in mistakes for name in set(names))
-    return min(counts.items(), key=lambda item: (-item[1], item[0]), default=(None, 0))
+    """Return what occurs in most of the failures, of equals the first to occur, and in how many."""
+    counts = Counter(name for names in mistakes for name in dict.fromkeys(names))
+    return next(iter(counts.most_common(1)), (None, 0))
 
 
 def _short(value: object) -> str:

@@ -7,8 +7,8 @@ their definition they are compared and get their intervals:
 definition                         interval   test of two contestants       interval of their difference
 =================================  =========  ============================  ==================================
 right or wrong                     Wilson     exact McNemar                 Tango's score interval
-mean of scores                     bootstrap  paired bootstrap              paired bootstrap
-corpus (macro F1, BLEU, fields)    bootstrap  paired bootstrap of the       paired bootstrap of the difference
+mean of scores                     bootstrap  paired permutation            paired bootstrap
+corpus (macro F1, BLEU, fields)    bootstrap  paired permutation of the     paired bootstrap of the difference
                                               difference
 =================================  =========  ============================  ==================================
 

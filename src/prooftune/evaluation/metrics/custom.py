@@ -1,7 +1,7 @@
 """Metrics of the user's own: ``custom:NAME`` is the entry point NAME of the group ``prooftune.metrics``.
 
 An entry point is a function ``(answer: str, target: str) -> float | None``: a score between 0 and 1, or None where the metric does not
-apply to the target. The metric is the mean of the scores. It is declared in the package that offers it::
+apply to the target, whatever the answer. The metric is the mean of the scores. It is declared in the package that offers it::
 
     [project.entry-points."prooftune.metrics"]
     politeness = "my_package.metrics:politeness"
@@ -33,6 +33,11 @@ def custom_metric(name: str) -> Definition:
     def score(answer: str, target: str, task: Task) -> float | None:
         value = scorer(answer, target)
         if value is None:
+            if answer != target and scorer(target, target) is not None:
+                raise DataError(
+                    f"the metric {name} returned None for an answer to a target that it scores; a metric may leave a question unscored by "
+                    "its target only; return 0 for a bad answer"
+                )
             return None
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise DataError(

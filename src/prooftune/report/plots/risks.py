@@ -39,6 +39,7 @@ def _changes(view: RunView, unit: str, name: str, title: str, axis: str) -> Plot
                 axes.plot([100 * part.ci_low, 100 * part.ci_high], [row, row], color=COLOUR["candidate"], linewidth=2.4, alpha=0.55)
             axes.plot([100 * part.change], [row], "D", color=COLOUR["candidate"], markersize=7)
         rows_only(axes, [short(part.name, 30) for part in parts], colour=COLOUR["ink"], size=11)
+        axes.locator_params(axis="x", nbins=4)
         axes.set_xlabel(axis)
 
     columns = tuple(General.model_fields)

@@ -1,0 +1,31 @@
+"""Answers that were paid for, kept line by line as they come: what a killed stage left behind is not asked again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from prooftune.data.lines import read_lines
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+def read_kept(path: Path, kind: type[Row]) -> list[Row]:
+    """Return the rows that a killed call left behind, and cut off the line that it was writing.
+
+    Raises:
+        IntegrityError: a whole line is not a ``kind``.
+    """
+    path.touch()
+    whole = path.read_bytes().rpartition(b"\n")
+    with path.open("r+b") as file:
+        file.truncate(len(whole[0]) + len(whole[1]))
+    return list(read_lines(path, kind))
+
+
+def keep(path: Path, row: BaseModel) -> None:
+    """Append a row; one thread at a time."""
+    with path.open("ab") as file:
+        file.write(row.model_dump_json().encode() + b"\n")
