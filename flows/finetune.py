@@ -49,7 +49,7 @@ def finetune(spec: RunSpec) -> RunResult:
         advised = advise(spec, files["prices"], validated, tokens, splits, baselines)
         outputs: tuple[StageOutput, ...] = (ingested, validated, splits, formatted, tokens, checked, baselines, advised)
         if advised.figures["decision"] is None:
-            outputs += train_and_weigh(spec, model, embedding, files, splits, checked, baselines)
+            outputs += train_and_weigh(spec, run_key, model, embedding, files, splits, checked, baselines)
 
         decision = Decision.model_validate(outputs[-1].figures["decision"])
         run_id = run_id_of(spec, run_key, outputs)
@@ -63,6 +63,7 @@ def finetune(spec: RunSpec) -> RunResult:
 
 def train_and_weigh(
     spec: RunSpec,
+    run_key: str,
     model: ModelRef,
     embedding: ModelRef | None,
     files: dict[str, FileRef],
@@ -76,7 +77,7 @@ def train_and_weigh(
     looks = (spec.gate, baselines) if spec.gate.looks > 1 else (None, None)
     candidate = evaluate(store, task, method, looks[0], seed, model, splits, trained, looks[1])
 
-    champion = find_champion(store, spec.name, trained)
+    champion = find_champion(store, spec.name, run_key, (splits, checked, baselines, trained, candidate))
     weighed = [
         meet_champion(store, spec.of_contest, champion, model, splits, trained, candidate),
         count_costs(spec, files["prices"], baselines, trained, candidate),

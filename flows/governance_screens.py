@@ -99,6 +99,8 @@ def verification(answer: Answer) -> None:
     if hidden > 0:
         show(plain(f"… and {hidden:,} more; --json lists all", "dim"))
     show(pairs({"  compared": plain(counted), "  manifest": plain(f"SHA-256 {answer['manifest_sha256']}", "dim")}))
+    for part in answer["not_recomputed"]:
+        show(marked("·", "dim", f"not computed again: {part}"))
 
 
 def _mismatches(found: Iterable[Answer]) -> Table:

@@ -120,6 +120,8 @@ def result(answer: Answer) -> None:
     parts: list[RenderableType] = [_verdict(answer, colour)]
     if answer["evaluations"]:
         parts.append(_contestants(answer, colour))
+    if answer.get("note"):
+        parts += [marked("!", "yellow", answer["note"]), ""]
     parts += _checks(answer["decision"].get("checks", ()))
     if answer["stages"]:
         parts += [pairs({"  stages": _stages(answer["stages"])}), ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefect import task
+from prefect.logging import get_run_logger
 
 from prooftune.spec import RunSpec
 from prooftune.types import FileRef, ModelRef, StageOutput
@@ -19,11 +20,14 @@ def preflight(spec: RunSpec, files: dict[str, FileRef], model: ModelRef, splits:
     ``files`` are those that the spec names besides its source.
     """
     from prooftune.data.preflight import preflight as check
+    from prooftune.evaluation.champion_files import check_champion
     from prooftune.evaluation.measurable import check_measurable
 
     stage = Stage(spec.store)
     train, validation, holdout = (stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout"))
     check_measurable(spec, holdout)
+    if warning := check_champion(stage.objects, spec.name):
+        get_run_logger().warning("%s", warning)
     base, method, trust = local_folder(model).path, spec.backend.method, model.trust_remote_code
     output = stage.perform(lambda out: check(train, validation, base, spec.task, method, out, trust_remote_code=trust))
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())

@@ -13,6 +13,7 @@ from prooftune.results import read_result
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import NoSuchObject, open_store
+from prooftune.storage.registry import why_not_in_use
 from prooftune.types import Decision, Evaluation, FileRef, ModelRef, RunResult, StageOutput, StageTime
 from tasks.policies import PLACES, VERSIONS
 from tasks.progress import finished_stages
@@ -79,6 +80,7 @@ def run_facts(
 
 def run_result(spec: RunSpec, run_id: str) -> RunResult:
     """Return the published result, with what the current flow run did itself and what it found done."""
-    result = read_result(open_store(spec.store), run_id)
+    objects = open_store(spec.store)
+    result = read_result(objects, run_id)
     stages = tuple(StageTime(name=done.stage, seconds=done.seconds, cached=done.cached) for done in finished_stages(UUID(flow_run.id)))
-    return result.model_copy(update={"stages": stages, "ui_url": flow_run.ui_url})
+    return result.model_copy(update={"stages": stages, "ui_url": flow_run.ui_url, "note": why_not_in_use(objects, spec.name, run_id)})

@@ -239,6 +239,8 @@ class RunResult(Frozen):
     stages: tuple[StageTime, ...] = ()
     ui_url: str | None = None
     """Where the Prefect UI shows the flow run."""
+    note: str = ""
+    """Why a run with the verdict ``promote`` is not in use, and what to do; empty = nothing to say."""
 
 
 class Finding(Frozen):

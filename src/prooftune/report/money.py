@@ -60,6 +60,8 @@ def money_sentence(view: RunView) -> str:
     saving = row.saving_usd_per_request
     does = f"saves {usd(saving)} a request" if saving > 0 else f"costs {usd(-saving)} more a request"
     compared = f"{capitalize_first(row.option)} {does}, corrections counted, against {row.against}"
+    if row.requests is None and row.months is not None:
+        return f"{training} {compared}: paid back after {months(row.months)}{_at_volume(view)}."
     if row.requests is None:
         return f"{training} {compared}: tuning is not paid back{_at_volume(view)}."
     volume = f", {months(row.months)}{_at_volume(view)}" if row.months is not None else ""
@@ -68,7 +70,7 @@ def money_sentence(view: RunView) -> str:
 
 def _paid_back(row: BreakEven) -> tuple[str, str]:
     if row.requests is None:
-        return "never", ""
+        return ("never" if row.months is None else months(row.months)), ""
     return f"{row.requests:,} requests", "" if row.months is None else months(row.months)
 
 

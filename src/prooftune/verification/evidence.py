@@ -18,6 +18,7 @@ from prooftune.evidence import Champion, Costs, Forgetting, JudgeReport
 from prooftune.spec import RunSpec
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import NoSuchObject
+from prooftune.storage.registry import champion_met
 from prooftune.types import Decision, Evaluation, Example, Frozen, Prediction
 from prooftune.verification.audit import NOTHING, Audit
 from prooftune.verification.looks import check_looks
@@ -74,7 +75,12 @@ def check_decision(audit: Audit, spec: RunSpec, answered: Mapping[str, list[Pred
 def check_champion(audit: Audit, spec: RunSpec, answered: Mapping[str, list[Prediction]], holdout: Sequence[Example]) -> None:
     """Compare the candidate with the champion again, from the answers of both."""
     champion = audit.document("champion.json", Champion)
-    if champion is None or champion.run_id is None:
+    if champion is None:
+        return
+    met = champion_met(audit.store, spec.name, audit.manifest.run_id)
+    if met is not None:
+        audit.same("comparisons", "champion.json", "run_id", champion.run_id, met[0])
+    if champion.run_id is None or champion.reason:
         return
     try:
         former = Audit(audit.store, read_manifest(audit.store, champion.run_id))

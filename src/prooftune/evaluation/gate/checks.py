@@ -7,8 +7,7 @@ the limit.
 check                False, which keeps the baseline                   None, which makes a gain inconclusive       tested together (Holm)
 ===================  ================================================  ==========================================  =====================
 slice, forgetting    shown, and larger than the limit                  larger than the limit, not shown            all slices; all parts
-champion             shown, however small                              larger than ``gate.min_effect``, not        old and new holdout
-                                                                       shown; or not met on a holdout
+champion             shown, however small                              any, not shown; or not met on a holdout     old and new holdout
 judge                prefers the baseline, shown                       not one pair scored                         alone
 payback              later than allowed, or never                      not known                                   no test
 further metric       shown, however small                              never                                       with the gain itself
@@ -183,6 +182,8 @@ def _judge_check(judge: JudgeReport | None, alpha: float) -> Check:
 def _champion_checks(champion: Champion | None, gate: Gate) -> list[Check]:
     if champion is None or champion.run_id is None:
         return []
+    if champion.reason:
+        return [Check(name="champion", passed=None, text=f"The champion {champion.run_id} could not be met: {champion.reason}")]
     guarded = [rival for rival in champion.rivals if rival.n >= gate.min_slice]
     adjusted = iter(holm([rival.p_value for rival in guarded]))
     checks = {rival.holdout: _champion_check(rival, next(adjusted) if rival in guarded else None, gate) for rival in champion.rivals}
@@ -206,9 +207,9 @@ def _champion_check(rival: Rival, p_value: float | None, gate: Gate) -> Check:
     passed: bool | None = True
     rule = f"fewer than the {gate.min_slice} of gate.min_slice, so this is reported and no condition."
     if p_value is not None:
-        passed = _passed(rival.difference, p_value, gate.alpha, shown_beyond=0.0, beyond=gate.min_effect)
+        passed = _passed(rival.difference, p_value, gate.alpha, shown_beyond=0.0, beyond=0.0)
         settled = _open(passed, p_value, rival.n, gate, "examples that neither was trained on")
-        rule = f"it must not be shown to be worse than the champion's, nor be more than {100 * gate.min_effect:g} points below it.{settled}"
+        rule = f"it must be at least the champion's, or champions would drift down one by one.{settled}"
     return Check(
         name=f"champion, {rival.holdout} holdout",
         passed=passed,
@@ -217,7 +218,7 @@ def _champion_check(rival: Rival, p_value: float | None, gate: Gate) -> Check:
         ci_low=rival.ci_low,
         ci_high=rival.ci_high,
         p_value=p_value,
-        limit=None if p_value is None else -gate.min_effect,
+        limit=None if p_value is None else 0.0,
         n=rival.n,
     )
 

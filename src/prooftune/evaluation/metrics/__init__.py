@@ -1,6 +1,6 @@
 """What a right answer is: a score per example, and metrics over a set of examples with their intervals.
 
-The metrics themselves are defined in ``text_metrics``, ``label_metrics``, ``json_metrics``, ``format_metrics`` and ``custom_metrics``. By
+The metrics themselves are defined in ``text``, ``labels``, ``json_fields``, ``formats`` and ``custom``. By
 their definition they are compared and get their intervals:
 
 =================================  =========  ============================  ==================================
