@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 from tests_support import CHATML, COLOURS, WORDS, toy_rows, write_jsonl
+
+settings.register_profile("prooftune", deadline=None)  # on a busy machine a slow example is no failure
+settings.load_profile("prooftune")
 
 
 @pytest.fixture(scope="session")

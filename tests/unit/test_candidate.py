@@ -65,7 +65,7 @@ def test_the_second_checkpoint_is_taken_where_it_alone_would_be_promoted(contest
     """Its files and figures stand, with its look and share of alpha; the third is never loaded."""
     missing = contest.folder / "never loaded"
     further = [contest.right, missing]
-    figures = contest.evaluate("second", contest.wrong, further=further, baselines=contest.baselines, gate=Gate(looks=3))
+    figures = contest.evaluate("second", contest.wrong, further=further, baselines=contest.baselines, gate=Gate(looks=3, min_holdout=2))
     out = contest.folder / "second"
     evaluation = Evaluation.model_validate_json((out / FILES[0]).read_bytes())
     assert (figures["look"], figures["alpha"]) == (2, 0.0125)

@@ -200,7 +200,14 @@ def test_screens_show_text_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "MLflow was not told: no server" in raw
     assert "prooftune history 't t'" in raw
     wrong = [{"file": f"f{number}", "what": "w", "found": "1", "expected": "2"} for number in range(35)]
-    answered = {"run_id": "r", "matches": False, "checked": {"files": 1200}, "mismatches": wrong, "manifest_sha256": "0" * 64}
+    answered = {
+        "run_id": "r",
+        "matches": False,
+        "checked": {"files": 1200},
+        "mismatches": wrong,
+        "manifest_sha256": "0" * 64,
+        "not_recomputed": [],
+    }
     governance_screens.verification(answered)
     raw = capsys.readouterr().out
     assert "35 mismatches" in raw
