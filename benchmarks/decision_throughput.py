@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NAME = "decision-throughput"
 GOAL = 8.0
 """Times the loop's prompts per second, for the few-shot rung."""
-PROMPTS, ROUNDS = 96, 3
+PROMPTS, ROUNDS = 32, 3
 WARM_UP = 4
 """Prompts of the round that is not counted."""
 
