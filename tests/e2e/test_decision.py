@@ -45,7 +45,7 @@ def test_all_evidence_is_gathered_and_weighed(
     spec["use"] = {"requests_per_month": 5000}
     spec["store"] = {"uri": str(tmp_path / "store")}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
-    done = prooftune("run", str(tmp_path / "spec.yaml"), "--json", env=home | {"OPENAI_API_KEY": chat_server.key})
+    done = prooftune("run", str(tmp_path / "spec.yaml"), "--json", env=home | {"OPENAI_API_KEY": chat_server.key}, timeout=900)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert {evaluation["name"] for evaluation in result["evaluations"]} == {*spec["baseline"]["ladder"], "candidate"}
