@@ -127,6 +127,8 @@ def _rounded(seconds: Mapping[str, float], name: str, known: bool) -> float | No
     """Seconds of a stage; None where they are not known."""
     if name in seconds:
         return round(seconds[name], 1)
+    if name == "judge":
+        return None  # how fast its server answers is not known
     return 0.5 if known or name not in _MODEL_STAGES else None
 
 
