@@ -34,8 +34,10 @@ PLACES: Any = {
     "judge": {"human_labels"},
     "use": {"prices"},
     "general": {"lm_eval_folder"},
+    "budget": True,
+    "provider": {"hold_minutes", "min_remaining_days"},
 }
-"""Fields of a spec that say where something is; what it holds counts by its digest."""
+"""Fields of a spec that change no result: where something is (what it holds counts by its digest), what may be spent, how long to wait."""
 VERSIONS: dict[str, int] = {}
 """Version of each stage, as its task declares it."""
 

@@ -6,10 +6,13 @@
     ├── SpecError            (ValueError)         the spec is unusable                         exit 2
     ├── DataError            (ValueError)         the data is unusable; carries every problem  exit 2
     ├── IntegrityError       (RuntimeError)       bytes do not match their digest              exit 1
+    ├── JobFailed            (RuntimeError)       the provider ended the job without a model   exit 1
     ├── EnvironmentLacks     (OSError)            the machine or an account lacks something    exit 3
     │   ├── StoreUnavailable                      the object store refuses or cannot be used   exit 3
-    │   └── ModelUnavailable                      the model cannot be found or loaded safely   exit 3
+    │   ├── ModelUnavailable                      the model cannot be found or loaded safely   exit 3
+    │   └── NeedsReconciliation                   a job may exist; asking again may pay twice  exit 3
     └── TransientError       (ConnectionError)    worth another try; what retries look for     exit 3
+        └── OutcomeUnknown                        sent, and no answer says what came of it     exit 3
 
 "Do not fine-tune" and a gate that refuses are results, not errors. A message says what was found, what is required, where, and what to do.
 Errors pickle: Prefect sends them between processes.
@@ -69,6 +72,10 @@ class IntegrityError(ProoftuneError, RuntimeError):
     """Bytes that were read do not match the digest written down for them."""
 
 
+class JobFailed(ProoftuneError, RuntimeError):
+    """The provider ended a fine-tuning job without a model."""
+
+
 class EnvironmentLacks(ProoftuneError, OSError):
     """The machine, its libraries or an account lacks something the run needs."""
 
@@ -83,7 +90,15 @@ class ModelUnavailable(EnvironmentLacks):
     """The model cannot be found, or cannot be loaded under the spec's safety rules."""
 
 
+class NeedsReconciliation(EnvironmentLacks):
+    """Nobody can tell whether a job was created: a person has to look, since asking again might pay twice."""
+
+
 class TransientError(ProoftuneError, ConnectionError):
     """Something that may work when tried again: a time-out, a reset connection, a server's 5xx."""
 
     exit_code = 3
+
+
+class OutcomeUnknown(TransientError):
+    """A request that creates something was sent, and no answer says whether it did: look before asking again."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from prooftune.errors import EnvironmentLacks, ProoftuneError, SpecError, TransientError
+from prooftune.errors import EnvironmentLacks, OutcomeUnknown, ProoftuneError, SpecError, TransientError
 
 Result = TypeVar("Result")
 
@@ -61,6 +61,13 @@ class Failure:
     parameter: str | None = None
     """The request's parameter that the provider objects to, where it says so."""
     retry_after_s: float | None = None
+    unsent: bool = False
+    """Whether no connection came about, so that the server surely got nothing."""
+
+    @property
+    def surely_not_done(self) -> bool:
+        """Whether the server has surely not done it: it was not reached, or it refused. A conflict or a time-out tells nothing."""
+        return self.unsent or (self.status is not None and 400 <= self.status < 500 and self.status not in (408, 409))
 
     @property
     def transient(self) -> bool:
@@ -83,7 +90,7 @@ def failure_of(error: Exception) -> Failure:
         return Failure("the answer is no JSON")
     status, body = getattr(error, "status_code", None), getattr(error, "body", None)
     if status is None:
-        return Failure(f"{error} {error.__cause__ or ''}".strip())
+        return Failure(f"{error} {error.__cause__ or ''}".strip(), unsent=never_connected(error))
     inner = body.get("error", body) if isinstance(body, Mapping) else {}
     told: Mapping[str, Any] = inner if isinstance(inner, Mapping) else {}
     return Failure(
@@ -93,6 +100,19 @@ def failure_of(error: Exception) -> Failure:
         parameter=told.get("param"),
         retry_after_s=retry_after(getattr(error, "response").headers.get("retry-after")),  # noqa: B009 - of a type unknown here
     )
+
+
+_NO_CONNECTION = {"ConnectError", "ConnectTimeout", "PoolTimeout", "EndpointConnectionError", "ConnectTimeoutError", "NewConnectionError"}
+"""Names of the errors of httpx, httpx2, botocore and urllib3 that are raised before anything is sent."""
+
+
+def never_connected(error: BaseException | None) -> bool:
+    """Return whether an error, or what caused it, says that no connection came about."""
+    while error is not None:
+        if type(error).__name__ in _NO_CONNECTION:
+            return True
+        error = error.__cause__
+    return False
 
 
 def retry_after(header: str | None) -> float | None:
@@ -116,11 +136,21 @@ def retry_after(header: str | None) -> float | None:
 class Caller:
     """Makes requests to one model, and turns what fails for good into an error of ours that never holds the key."""
 
-    def __init__(self, where: str, variable: str, key: str, sdk_error: type[Exception]) -> None:
+    def __init__(
+        self,
+        where: str,
+        variable: str,
+        key: str,
+        sdk_error: type[Exception] | tuple[type[Exception], ...],
+        read: Callable[[Exception], Failure] = failure_of,
+    ) -> None:
+        """``read`` says what an error of an SDK means that names its errors' attributes otherwise."""
         self._where = where
         self._variable = variable
         self._key = key
-        self._caught = (sdk_error, ValidationError, json.JSONDecodeError)
+        self._read = read
+        errors = sdk_error if isinstance(sdk_error, tuple) else (sdk_error,)
+        self._caught: tuple[type[Exception], ...] = (*errors, ValidationError, json.JSONDecodeError)
 
     def __call__(
         self, request: Callable[[], Result], *, attempts: int = ATTEMPTS, adapt: Callable[[Failure], bool] = lambda _: False
@@ -137,7 +167,7 @@ class Caller:
             try:
                 return request()
             except self._caught as error:
-                failure = failure_of(error)
+                failure = self._read(error)
             if adapt(failure):
                 continue
             attempt += 1
@@ -147,9 +177,29 @@ class Caller:
                 raise self._error(failure)
             time.sleep(wait)
 
+    def create(self, request: Callable[[], Result]) -> Result:
+        """Return the result of a request that creates something. It is made once.
+
+        Raises:
+            OutcomeUnknown: nothing says whether the server did it.
+            TransientError, EnvironmentLacks, SpecError: it surely did not, as for other requests.
+        """
+        try:
+            return request()
+        except self._caught as error:
+            failure = self._read(error)
+        if failure.surely_not_done:
+            raise self._error(failure)
+        told = f"{failure.status}: {self._told(failure)}" if failure.status else self._told(failure)
+        raise OutcomeUnknown(f"{self._where} gave no answer that says whether it did what was asked ({told})")
+
+    def _told(self, failure: Failure) -> str:
+        message = " ".join(failure.message.split())
+        return (message.replace(self._key, "[key]") if self._key else message)[:500]
+
     def _error(self, failure: Failure) -> ProoftuneError:
-        told = " ".join(failure.message.split()).replace(self._key, "[key]")
-        told = f"{failure.status}: {told[:500]}" if failure.status else told[:500]
+        told = self._told(failure)
+        told = f"{failure.status}: {told}" if failure.status else told
         if failure.transient:
             asked = failure.retry_after_s
             later = f"the server asks to wait {asked:.0f} s; " if asked is not None and asked > LONGEST_WAIT_S else ""

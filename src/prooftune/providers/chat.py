@@ -12,8 +12,16 @@ from urllib.parse import urlsplit
 from prooftune.errors import DataError, EnvironmentLacks, SpecError
 from prooftune.types import Frozen, Message, Report, no_report
 
-KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+KEYS = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "azure": "AZURE_OPENAI_API_KEY",
+    "together": "TOGETHER_API_KEY",
+    "fireworks": "FIREWORKS_API_KEY",
+}
 """Environment variable with the key, by provider."""
+COMPATIBLE = {"together": "https://api.together.ai/v1", "fireworks": "https://api.fireworks.ai/inference/v1"}
+"""Addresses of providers that speak OpenAI's chat protocol."""
 REQUESTS_AT_ONCE = 8
 """Under way at the same time: latencies can be compared between equal numbers only, and small accounts are rate-limited above it."""
 
@@ -75,10 +83,10 @@ def open_chat(provider: str, model: str, base_url: str | None = None) -> ChatMod
     if base_url is not None and not (urlsplit(base_url).scheme in ("http", "https") and urlsplit(base_url).hostname):
         raise SpecError(f"base_url {base_url!r} is no address; it is of the form https://host/v1")
     key = read_key(provider)
-    if provider == "openai":
+    if provider != "anthropic":
         from prooftune.providers.openai import OpenAIChat
 
-        return OpenAIChat(model, key, base_url)
+        return OpenAIChat(model, key, base_url or COMPATIBLE.get(provider), provider)
     from prooftune.providers.anthropic import AnthropicChat
 
     return AnthropicChat(model, key, base_url)

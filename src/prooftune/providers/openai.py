@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
@@ -21,6 +21,9 @@ from prooftune.providers.batches import RESULTS_KEPT_S, BatchStatus, answer_thro
 from prooftune.providers.calls import TIMEOUT_S, Caller, Failure
 from prooftune.providers.chat import KEYS, ChatAnswer, Prompt, as_dicts, in_order
 from prooftune.types import Report, no_report
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 ADDRESS = "https://api.openai.com/v1"
 """Others of OpenAI's own, such as https://eu.api.openai.com/v1, keep data in a region."""
@@ -148,15 +151,21 @@ def _names(failure: Failure, parameter: str) -> bool:
     return re.search(rf"\b{parameter}\b", failure.message) is not None
 
 
+def open_client(where: str, provider: str, key: str, base_url: str | None = None) -> tuple[OpenAI, Caller]:
+    """Return the SDK's client, its own retries off, and what makes its requests; nothing is sent yet."""
+    from openai import APIError, OpenAI
+
+    client = OpenAI(api_key=key, base_url=base_url or ADDRESS, max_retries=0, timeout=TIMEOUT_S)
+    return client, Caller(where, KEYS[provider], key, APIError)
+
+
 class OpenAIChat:
     """A chat model of OpenAI or of a server with its protocol."""
 
-    def __init__(self, model: str, key: str, base_url: str | None = None) -> None:
-        from openai import APIError, OpenAI
-
+    def __init__(self, model: str, key: str, base_url: str | None = None, provider: str = "openai") -> None:
+        """``provider`` is whose server it is: it names the key's variable in errors."""
         self.name = model
-        self.client = OpenAI(api_key=key, base_url=base_url or ADDRESS, max_retries=0, timeout=TIMEOUT_S)
-        self.call = Caller(f"openai {model}" + (f" at {base_url}" if base_url else ""), KEYS["openai"], key, APIError)
+        self.client, self.call = open_client(f"{provider} {model}" + (f" at {base_url}" if base_url else ""), provider, key, base_url)
         own = urlsplit(base_url or ADDRESS).hostname or ""
         self._parameters = Parameters(LIMITS if own.endswith(".openai.com") else LIMITS[::-1], {"temperature": 0, "seed": SEED})
 

@@ -15,28 +15,35 @@ from prooftune.spec.evaluation import (
     Task,
 )
 from prooftune.spec.fields import Address, Amount, Name, Share, digest
+from prooftune.spec.provider import Budget, Hyperparameters, Objective, Provider
 from prooftune.spec.reading import load_spec, parse_spec, store_at
 from prooftune.spec.run import RunSpec
-from prooftune.spec.training import Backend, Method, Store, Tracking
+from prooftune.spec.training import MANAGED, Backend, Method, ProviderName, Store, Tracking
 from prooftune.spec.use import Use
 
 __all__ = [
     "API",
+    "MANAGED",
     "Address",
     "Amount",
     "Backend",
     "Baseline",
+    "Budget",
     "Columns",
     "Contestant",
     "Data",
     "Gate",
     "General",
+    "Hyperparameters",
     "Judge",
     "LearningCurve",
     "Method",
     "MetricName",
     "Name",
+    "Objective",
     "Optimise",
+    "Provider",
+    "ProviderName",
     "RunSpec",
     "Rung",
     "Share",

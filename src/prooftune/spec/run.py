@@ -10,6 +10,7 @@ from pydantic import model_validator
 from prooftune.spec.data import Data, Split
 from prooftune.spec.evaluation import Baseline, Gate, General, Judge, LearningCurve, Task
 from prooftune.spec.fields import Name
+from prooftune.spec.provider import Budget, Provider
 from prooftune.spec.training import Backend, Store, Tracking
 from prooftune.spec.use import Use
 from prooftune.types import Frozen
@@ -24,6 +25,8 @@ class RunSpec(Frozen):
     task: Task = Task()
     baseline: Baseline = Baseline()
     backend: Backend = Backend()
+    provider: Provider = Provider()
+    budget: Budget = Budget()
     gate: Gate = Gate()
     judge: Judge = Judge()
     general: General = General()
@@ -47,6 +50,21 @@ class RunSpec(Frozen):
             raise ValueError("judge.decides: true needs judge.model")
         if self.gate.max_payback_months is not None and self.use.requests_per_month is None:
             raise ValueError("gate.max_payback_months needs use.requests_per_month: without a volume nothing is paid back by a date")
+        return self
+
+    @model_validator(mode="after")
+    def _provider_has_what_it_needs(self) -> Self:
+        needs = {
+            "azure": ("base_url",),
+            "bedrock": ("region", "bucket", "role_arn"),
+            "vertex": ("project", "region", "bucket"),
+            "fireworks": ("project",),
+        }
+        missing = [f"provider.{field}" for field in needs.get(self.backend.provider, ()) if getattr(self.provider, field) is None]
+        if missing:
+            raise ValueError(f"backend.provider {self.backend.provider} needs {', '.join(missing)}")
+        if (self.backend.objective == "reinforcement") != bool(self.provider.grader):
+            raise ValueError("backend.objective reinforcement and provider.grader go together: one is set without the other")
         return self
 
     def resolved_yaml(self) -> str:

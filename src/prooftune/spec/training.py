@@ -7,7 +7,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from prooftune.spec.fields import Address, Share
+from prooftune.spec.provider import Objective
 from prooftune.types import Frozen
+
+ProviderName = Literal["local", "openai", "azure", "bedrock", "vertex", "together", "fireworks", "ray"]
+MANAGED = ("openai", "azure", "bedrock", "vertex", "together", "fireworks")
+"""Providers that train and serve behind an API."""
 
 
 class Method(Frozen):
@@ -42,10 +47,13 @@ class Method(Frozen):
 class Backend(Frozen):
     """Where and what to train."""
 
-    provider: Literal["local"] = "local"
-    """``local`` = this machine: CPU, or a CUDA GPU where there is one."""
+    provider: ProviderName = "local"
+    """``local`` = this machine: CPU, or a CUDA GPU where there is one; ``ray`` = the same on a Ray cluster; the others are managed APIs."""
     model: str = "smollm2-135m-instruct"
-    """The demo model, a hub id (``owner/name``) or a folder with safetensors."""
+    """The demo model, a hub id (``owner/name``) or a folder with safetensors; at a managed API, its name of a base model."""
+    objective: Objective = "supervised"
+    """``supervised``: learn the targets; ``preference``: learn to prefer ``chosen`` to ``rejected`` (DPO); ``reinforcement``: learn what
+    ``provider.grader`` rewards. ``local`` and ``ray`` are supervised."""
     revision: str | None = None
     """Commit of the hub model; null = the hub's current one. Required with ``trust_remote_code``."""
     trust_remote_code: bool = False
@@ -56,6 +64,17 @@ class Backend(Frozen):
     def _remote_code_is_pinned(self) -> Self:
         if self.trust_remote_code and self.revision is None:
             raise ValueError("trust_remote_code: true needs backend.revision, the commit whose code you have read")
+        return self
+
+    @property
+    def managed(self) -> bool:
+        """Whether a provider trains and serves the model behind its API."""
+        return self.provider in MANAGED
+
+    @model_validator(mode="after")
+    def _objective_is_offered(self) -> Self:
+        if not self.managed and self.objective != "supervised":
+            raise ValueError(f"objective {self.objective} is for managed providers ({', '.join(MANAGED)}); {self.provider} is supervised")
         return self
 
 
