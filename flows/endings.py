@@ -7,8 +7,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import wraps
 from importlib import import_module
@@ -50,22 +50,28 @@ def answers(
         @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout, everything else on stderr.")
         @wraps(command)
         def run(as_json: bool, **arguments: Any) -> None:
-            try:
+            with ending(as_json, "; the same command goes on where it stopped" if resumes else ""):
                 with redirect_stdout(sys.stderr):
                     answer = command(**arguments)
                 _show(answer, render, as_json)
-            except BrokenPipeError:
-                raise  # whoever read the answer has seen enough; click ends quietly
-            except KeyboardInterrupt:
-                hint = "; the same command goes on where it stopped" if resumes else ""
-                _fail(Failure("Interrupted", f"interrupted{hint}", INTERRUPTED), as_json)
-            except Exception as error:  # noqa: BLE001 - the outermost border: a person gets a sentence, not a traceback
-                _fail(explain(error), as_json)
             sys.exit(exit_code(answer))
 
         return run
 
     return decorate
+
+
+@contextmanager
+def ending(as_json: bool, hint: str = "") -> Iterator[None]:
+    """End the process with a sentence and an exit code where the block fails; ``hint`` follows "interrupted"."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever read the answer has seen enough; click ends quietly
+    except KeyboardInterrupt:
+        _fail(Failure("Interrupted", f"interrupted{hint}", INTERRUPTED), as_json)
+    except Exception as error:  # noqa: BLE001 - the outermost border: a person gets a sentence, not a traceback
+        _fail(explain(error), as_json)
 
 
 class Commands(click.Group):
@@ -87,6 +93,15 @@ class Commands(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
             sys.exit(1)
+
+
+class Listed(Commands):
+    """A group that lists where no further word is said."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``list`` before options that stand alone."""
+        asks_for_help = bool({"-h", "--help"} & set(args[:1]))
+        return super().parse_args(ctx, args if asks_for_help or (args and not args[0].startswith("-")) else ["list", *args])
 
 
 def explain(error: Exception) -> Failure:

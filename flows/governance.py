@@ -20,8 +20,8 @@ def promote_run(
     """
     from prooftune.storage.registry import promote
 
-    store = _open(store_uri, endpoint_url)
-    registry = promote(store, task, run_id, reason=reason, by=by or _user(), force=force)
+    store = open_named(store_uri, endpoint_url)
+    registry = promote(store, task, run_id, reason=reason, by=by or user(), force=force)
     return _changed(registry, store_uri, endpoint_url, mirror_champion(registry, store_uri, endpoint_url))
 
 
@@ -34,8 +34,8 @@ def roll_back(task: str, reason: str, by: str | None, champion: str | None, stor
     """
     from prooftune.storage.registry import rollback
 
-    store = _open(store_uri, endpoint_url)
-    registry = rollback(store, task, reason=reason, by=by or _user(), champion=champion)
+    store = open_named(store_uri, endpoint_url)
+    registry = rollback(store, task, reason=reason, by=by or user(), champion=champion)
     return _changed(registry, store_uri, endpoint_url, mirror_champion(registry, store_uri, endpoint_url))
 
 
@@ -47,7 +47,7 @@ def show_history(task: str, store_uri: str, endpoint_url: str | None) -> dict[st
     """
     from prooftune.storage.registry import history
 
-    store = _open(store_uri, endpoint_url)
+    store = open_named(store_uri, endpoint_url)
     found = history(store, task)
     listed = ("verdict", "metric", "baseline", "baseline_value", "candidate_value", "difference", "n")
     runs = [
@@ -67,7 +67,7 @@ def verify_published(run_id: str, store_uri: str, endpoint_url: str | None) -> d
     from flows.terminal import working
     from prooftune.verification import verify_run
 
-    store = _open(store_uri, endpoint_url)
+    store = open_named(store_uri, endpoint_url)
     with working(f"computing {run_id} again"):
         return {"store": store.uri, **verify_run(store, run_id).model_dump(mode="json")}
 
@@ -81,7 +81,7 @@ def mirror_champion(registry: dict[str, Any], store_uri: str, endpoint_url: str 
 
     from prooftune.storage.manifest import read_manifest
 
-    store = _open(store_uri, endpoint_url)
+    store = open_named(store_uri, endpoint_url)
     files = read_manifest(store, registry["champion"]).files
     if "spec.yaml" not in files:
         return None
@@ -98,7 +98,7 @@ def mirror_champion(registry: dict[str, Any], store_uri: str, endpoint_url: str 
 
 def _changed(registry: dict[str, Any], store_uri: str, endpoint_url: str | None, mirrored: dict[str, Any] | None) -> dict[str, Any]:
     return {
-        "store": _open(store_uri, endpoint_url).uri,
+        "store": open_named(store_uri, endpoint_url).uri,
         "task": registry["task"],
         "champion": registry["champion"],
         "change": registry["changes"][-1],
@@ -115,14 +115,16 @@ def store_flags(store_uri: str, endpoint_url: str | None) -> str:
     return flags if endpoint_url is None else f"{flags} --endpoint-url {shlex.quote(endpoint_url)}"
 
 
-def _open(store_uri: str, endpoint_url: str | None) -> Any:
+def open_named(store_uri: str, endpoint_url: str | None) -> Any:
+    """Return the object store that a command line names."""
     from prooftune.spec import store_at
     from prooftune.storage.objects import open_store
 
     return open_store(store_at(store_uri, endpoint_url))
 
 
-def _user() -> str:
+def user() -> str:
+    """Return who runs the command. Raises EnvironmentLacks where the machine does not say."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

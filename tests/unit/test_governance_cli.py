@@ -79,7 +79,7 @@ def test_a_rollback_is_told_with_who_and_why(store: LocalStore) -> None:
     }
     assert told["mlflow"] is None
     again = answer(store, "promote", "triage", "triage-b", "--reason", "it was not b")
-    assert (again["champion"], again["change"]["by"]) == ("triage-b", governance._user())
+    assert (again["champion"], again["change"]["by"]) == ("triage-b", governance.user())
 
 
 def test_hints_name_the_store_they_are_about(store: LocalStore) -> None:

@@ -1,0 +1,128 @@
+"""What the commands on managed jobs answer, as JSON: the ledger, reconciliation, cancelling, and what still runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flows.governance import open_named, store_flags, user
+from prooftune.errors import NeedsReconciliation, ProoftuneError, SpecError
+
+
+def list_jobs(refresh: bool, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Return every order of the ledger, newest first; ``refresh`` asks the providers how their jobs are."""
+    from prooftune.providers.ledger import Ledger
+
+    store = open_named(store_uri, endpoint_url)
+    ledger = Ledger(store)
+    rows = []
+    for entry in ledger.entries():
+        row = _row(entry)
+        if refresh and entry.state == "submitted":
+            try:
+                row = _row(_asked(ledger, entry))
+            except ProoftuneError as error:
+                row["trouble"] = str(error)
+        rows.append(row)
+    rows.sort(key=lambda row: str(row["since"]), reverse=True)
+    return {"store": store.uri, "jobs": rows, "flags": store_flags(store_uri, endpoint_url)}
+
+
+def reconcile(key: str, job: str | None, none: bool, reason: str, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Settle an order of which nobody could tell whether it has a job: look again, or take a person's word.
+
+    Raises:
+        SpecError: ``job`` and ``none`` exclude each other, or there is nothing to reconcile.
+        NeedsReconciliation: the provider shows no job, and nobody said that there is none.
+    """
+    from prooftune.providers.ledger import Ledger
+    from prooftune.providers.tuning import only, open_tuner
+
+    if job is not None and none:
+        raise SpecError("--job and --none exclude each other: the order has a job, or it has none")
+    ledger = Ledger(open_named(store_uri, endpoint_url))
+    entry = ledger.read(key)
+    tuner = open_tuner(entry.order.provider, entry.options)
+    if job is not None:
+        return {"settled": True, **_row(ledger.found(key, tuner.job(job), f"said by {user()}"))}
+    found = None if entry.files is None else only(tuner.find(entry.order, entry.files), key)
+    if found is not None:
+        return {"settled": True, **_row(ledger.found(key, found, "adopted"))}
+    if none:
+        return {"settled": True, **_row(ledger.release(key, user(), reason or "looked at the provider's list"))}
+    if entry.state != "needs_reconciliation":
+        return {"settled": True, **_row(entry)}
+    raise NeedsReconciliation(
+        f"{entry.order.provider} still shows no job with the run key {key}. Look into its console; then say --job ID if there is one, or "
+        "--none if there is none"
+    )
+
+
+def cancel(key: str, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Cancel an order's job at the provider; one that has ended is left as it is.
+
+    Raises:
+        SpecError: the order has no job.
+    """
+    from prooftune.providers.ledger import Ledger
+    from prooftune.providers.tuning import open_tuner
+
+    ledger = Ledger(open_named(store_uri, endpoint_url))
+    entry = ledger.read(key)
+    if entry.job is None:
+        raise SpecError(f"{key} is {entry.state} and has no job to cancel")
+    if entry.job.ended:
+        return _row(entry)
+    return _row(ledger.found(key, open_tuner(entry.order.provider, entry.options).cancel(entry.job.id), f"cancelled by {user()}"))
+
+
+def again(key: str, reason: str, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Let an order whose job failed or was cancelled be submitted once more.
+
+    Raises:
+        SpecError: its job did not fail.
+    """
+    from prooftune.providers.ledger import Ledger
+
+    return _row(Ledger(open_named(store_uri, endpoint_url)).again(key, user(), reason))
+
+
+def sweep(remove: bool, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Find deployments that dead runs left at every provider that the ledger or a lease names, and take them down."""
+    from prooftune.providers.ledger import Ledger
+    from prooftune.providers.serving import sweep as sweep_deployments
+    from prooftune.providers.tuning import open_tuner
+
+    store = open_named(store_uri, endpoint_url)
+    accounts = [(entry.order.provider, entry.options) for entry in Ledger(store).entries()]
+    found = sweep_deployments(store, open_tuner, accounts, remove=remove, now=datetime.now(UTC))
+    return {"store": store.uri, "removed": remove, "deployments": [one.model_dump(mode="json") for one in found]}
+
+
+def _asked(ledger: Any, entry: Any) -> Any:
+    from prooftune.providers.submission import look
+    from prooftune.providers.tuning import open_tuner
+
+    return look(open_tuner(entry.order.provider, entry.options), ledger, entry, lambda job, events: None)
+
+
+def _row(entry: Any) -> dict[str, Any]:
+    order, job = entry.order, entry.job
+    return {
+        "key": entry.key,
+        "run": entry.run,
+        "provider": order.provider,
+        "address": order.address,
+        "model": order.model,
+        "attempt": order.attempt,
+        "state": entry.state,
+        "job": job.id if job else None,
+        "status": job.told if job else None,
+        "tuned_model": job.model if job else None,
+        "estimate_usd": entry.estimate_usd,
+        "billed_usd": job.billed_usd if job else None,
+        "billed_tokens": job.billed_tokens if job else None,
+        "error": job.error if job else "",
+        "since": entry.history[0].at if entry.history else None,
+        "history": [note.model_dump() for note in entry.history],
+    }

@@ -1,0 +1,76 @@
+"""What people see of managed jobs: the ledger, one order, and deployments that still run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.text import Text
+
+from flows.layout import figures_table, marked, pairs, plain, show
+from prooftune.report.wording import visible
+
+Answer = Mapping[str, Any]
+
+COLOURS = {"submitted": "cyan", "ended": "green", "needs_reconciliation": "bold red", "submitting": "yellow", "intended": "dim"}
+
+
+def jobs(answer: Answer) -> None:
+    """List the ledger's orders, newest first."""
+    if not answer["jobs"]:
+        show(plain(f"no managed job was ever ordered from {answer['store']}", "dim"))
+        return
+    table = figures_table("run key", "state", "provider, model", "job", ">estimate", ">billed")
+    for row in answer["jobs"]:
+        told = [visible(text) for text in (row["job"], row["status"], row.get("trouble")) if text]
+        key = Text.assemble((row["key"], "bold"), (f"\n{row['run']}", "dim"), overflow="fold")
+        table.add_row(key, _state(row), plain(f"{row['provider']}\n{row['model']}"), plain("\n".join(told) or "–"), *_money(row))
+    show(table)
+    if any(row["state"] == "needs_reconciliation" for row in answer["jobs"]):
+        show(marked("!", "red", f"settle what nobody could tell: prooftune jobs reconcile KEY{answer['flags']}"))
+
+
+def job(answer: Answer) -> None:
+    """Show one order and how it came to be."""
+    show(
+        marked("✓", "green", f"{answer['key']} is {answer['state']}"),
+        pairs(
+            {
+                "  provider": plain(f"{answer['provider']}, {answer['model']}, {answer['address']}"),
+                "  job": plain(f"{answer['job'] or 'none'} {answer['status'] or ''}".strip()),
+                "  run": plain(answer["run"]),
+            }
+        ),
+    )
+    table = figures_table("when", "by", "what")
+    for note in answer["history"]:
+        table.add_row(plain(note["at"], "dim"), plain(note["by"]), plain(note["what"]))
+    show(table)
+
+
+def deployments(answer: Answer) -> None:
+    """List what runs, what it costs by the hour, and what was taken down."""
+    if not answer["deployments"]:
+        show(marked("✓", "green", "nothing of ours runs at any provider"))
+        return
+    table = figures_table("deployment", "provider", ">hours", ">USD an hour", "now")
+    for one in answer["deployments"]:
+        now = "in use" if one["in_use"] else "removed" if one["removed"] else one["failed"] or "left by a dead run"
+        hours = "–" if one["hours"] is None else f"{one['hours']:.1f}"
+        rate = "not known" if one["usd_per_hour"] is None else f"{one['usd_per_hour']:.2f}"
+        table.add_row(plain(f"{one['name']}\n{one['model']}"), plain(one["provider"]), hours, rate, plain(now))
+    show(table)
+    if not answer["removed"] and any(not one["in_use"] for one in answer["deployments"]):
+        show(marked("!", "yellow", "take down what dead runs left: prooftune jobs sweep --remove"))
+
+
+def _state(row: Answer) -> Text:
+    return Text(row["state"].replace("_", " "), COLOURS[row["state"]])
+
+
+def _money(row: Answer) -> tuple[str, str]:
+    estimate = "–" if row["estimate_usd"] is None else f"${row['estimate_usd']:.2f}"
+    billed = "–" if row["billed_usd"] is None else f"${row['billed_usd']:.2f}"
+    if row["billed_usd"] is None and row["billed_tokens"] is not None:
+        billed = f"{row['billed_tokens']:,} tokens"
+    return estimate, billed

@@ -1,0 +1,282 @@
+"""The write-ahead record that makes a submission exactly-once: one small document per order in the object store.
+
+::
+
+    intended ──claim──▶ submitting ──job known──▶ submitted ──job ended──▶ ended
+        ▲                   │    │                    ▲
+        └── surely refused ─┘    └── nobody can tell ─┴── needs_reconciliation
+
+The document is written before anything is sent. Only who moved it from ``intended`` to ``submitting`` may create a job, and the move is a
+compare-and-swap: of two runs that want the same order one wins, and after a crash the next one knows that a job may exist. What a provider
+says counts more than what is written down: a job that is found is adopted from every state.
+"""
+
+from __future__ import annotations
+
+import getpass
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import ValidationError
+
+from prooftune.errors import IntegrityError, NeedsReconciliation, SpecError, TransientError
+from prooftune.providers.tuning import MARK, Files, Job, Order
+from prooftune.spec import Provider
+from prooftune.storage.objects import AlreadyThere, NoSuchObject, ObjectStore, VersionChanged
+from prooftune.types import Frozen
+
+FOLDER = "ledger/jobs/"
+State = Literal["intended", "submitting", "submitted", "ended", "needs_reconciliation"]
+_ATTEMPTS = 50
+_LONGEST_PAUSE_S = 0.5
+
+
+class Note(Frozen):
+    """A line of an entry's history."""
+
+    at: str
+    """UTC, ISO 8601."""
+    by: str
+    """``user@host``."""
+    what: str
+
+
+class Entry(Frozen):
+    """What the ledger knows of one order."""
+
+    order: Order
+    run: str
+    """Run that ordered it first: the task's name and the digest of its inputs."""
+    options: Provider = Provider()
+    """How the provider is reached, so that any host can ask it how the job is."""
+    state: State = "intended"
+    files: Files | None = None
+    job: Job | None = None
+    holder: str = ""
+    """Random name of the process that may create the job, in the state ``submitting``."""
+    last_event: str | None = None
+    """Id of the last event that was told: it is not told again after a restart."""
+    estimate_usd: float | None = None
+    history: tuple[Note, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+        return self.order.key
+
+    @property
+    def files_uploaded(self) -> Files:
+        """The uploaded files. Raises ValueError where nothing was uploaded yet."""
+        if self.files is None:
+            raise ValueError(f"{self.key} has no uploaded files")
+        return self.files
+
+    def noted(self, what: str, **changes: object) -> Entry:
+        """Return the entry with changes and one more line of history."""
+        note = Note(at=datetime.now(UTC).isoformat(timespec="milliseconds"), by=who(), what=what)
+        return self.model_copy(update={**changes, "history": (*self.history, note)})
+
+
+class Ledger:
+    """The entries of one object store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def open(self, intent: Entry) -> Entry:
+        """Write an intent down, or return what an earlier call wrote down of the same order.
+
+        Where a person has asked for a failed job to be done again, that is the newest attempt.
+        """
+        order = intent.order
+        newest = self.newest(order)
+        if newest is not None:
+            return newest
+        entry = intent.noted("intended")
+        try:
+            self._store.put(key_of(entry.key), _data(entry), if_absent=True)
+        except AlreadyThere:
+            return self.read(order.key)
+        except TransientError:
+            # The answer got lost, not necessarily the write; the intent alone costs nothing and may be written twice.
+            if self.newest(order) is None:
+                raise
+            return self.read(order.key)
+        return entry
+
+    def newest(self, order: Order) -> Entry | None:
+        """Return the entry of the order's last attempt, or None."""
+        found: Entry | None = None
+        while True:
+            try:
+                found = self.read(order.key)
+            except NoSuchObject:
+                return found
+            order = order.model_copy(update={"attempt": order.attempt + 1})
+
+    def read(self, key: str) -> Entry:
+        """Return an entry.
+
+        Raises:
+            NoSuchObject: the ledger knows no such run key.
+            IntegrityError: the entry is damaged.
+        """
+        return self._read(key)[0]
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every entry, by run key."""
+        for key in self._store.list(FOLDER):
+            yield self.read(key.removeprefix(FOLDER).removesuffix(".json"))
+
+    def change(self, key: str, step: Callable[[Entry], Entry]) -> Entry:
+        """Read, change and write until no other process came between; return the entry as it then is.
+
+        Raises:
+            TransientError: others kept changing it, or the store's answer got lost and the change is not there.
+        """
+        for attempt in range(_ATTEMPTS):
+            before, version = self._read(key)
+            after = step(before)
+            if after == before:
+                return before
+            try:
+                self._store.put(key_of(key), _data(after), if_match=version)
+            except VersionChanged:
+                time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.01 * 2**attempt)))  # noqa: S311 - jitter is no secret
+            except TransientError:
+                if self.read(key) != after:
+                    raise
+                return after
+            else:
+                return after
+        raise TransientError(f"the ledger's entry {key} was changed by others {_ATTEMPTS} times in a row; try again")
+
+    def claim(self, key: str, holder: str) -> Entry:
+        """Move an intended entry to ``submitting``; whoever's name the entry then bears may create the job."""
+        return self.change(
+            key,
+            lambda entry: entry.noted("submitting", state="submitting", holder=holder) if entry.state == "intended" else entry,
+        )
+
+    def unclaim(self, key: str, holder: str, why: str) -> Entry:
+        """Move an entry back to ``intended``, because the provider surely made no job."""
+        return self.change(
+            key,
+            lambda entry: (
+                entry.noted(f"no job was made: {why}", state="intended", holder="")
+                if entry.state == "submitting" and entry.holder == holder
+                else entry
+            ),
+        )
+
+    def uploaded(self, key: str, files: Files) -> Entry:
+        """Note where the training files are. Who uploads them first is believed: a job is known again by its files."""
+        return self.change(key, lambda entry: entry if entry.files is not None else entry.noted("files uploaded", files=files))
+
+    def found(self, key: str, job: Job, how: str) -> Entry:
+        """Note the order's job, whatever the state was: that it exists is what counts.
+
+        Raises:
+            NeedsReconciliation: another job is noted already.
+        """
+
+        def with_job(entry: Entry) -> Entry:
+            if entry.job is not None and entry.job.id != job.id:
+                raise NeedsReconciliation(
+                    f"the run key {key} has two jobs, {entry.job.id} and {job.id}: cancel one at the provider, then say which one counts: "
+                    f"prooftune jobs reconcile {key} --job ID"
+                )
+            if entry.job == job and entry.state in ("submitted", "ended"):
+                return entry
+            state: State = "ended" if job.ended else "submitted"
+            if entry.job is None:
+                return entry.noted(f"{how}: {job.id}", job=job, state=state, holder="")
+            if entry.job.told != job.told:
+                return entry.noted(f"{job.told}", job=job, state=state, holder="")
+            return entry.model_copy(update={"job": job, "state": state, "holder": ""})
+
+        return self.change(key, with_job)
+
+    def told(self, key: str, event: str) -> Entry:
+        """Note the last event that was told."""
+        return self.change(key, lambda entry: entry.model_copy(update={"last_event": event}))
+
+    def park(self, key: str, seen: Entry, why: str) -> Entry:
+        """Move an entry to ``needs_reconciliation``, unless it moved on since it was ``seen``."""
+        return self.change(
+            key,
+            lambda entry: (
+                entry.noted(f"needs reconciliation: {why}", state="needs_reconciliation")
+                if (entry.state, entry.holder) == (seen.state, seen.holder)
+                else entry
+            ),
+        )
+
+    def release(self, key: str, by: str, reason: str) -> Entry:
+        """Take a person's word that the provider made no job: the order may be submitted.
+
+        Raises:
+            SpecError: the entry has a job, or waits for nobody.
+        """
+
+        def intended(entry: Entry) -> Entry:
+            if entry.state != "needs_reconciliation":
+                raise SpecError(f"{key} is {entry.state}, so there is nothing to reconcile; nothing was changed")
+            return entry.noted(f"no job was made, says {by}: {reason}", state="intended", holder="")
+
+        return self.change(key, intended)
+
+    def again(self, key: str, by: str, reason: str) -> Entry:
+        """Open another attempt of an order whose job failed or was cancelled; return the new entry.
+
+        Raises:
+            SpecError: the job did not fail, or a further attempt is there already.
+        """
+        entry = self.read(key)
+        if entry.job is None or entry.job.status not in ("failed", "cancelled"):
+            told = entry.job.told if entry.job else entry.state
+            raise SpecError(f"{key} is {told}; only a job that failed or was cancelled can be submitted again")
+        order = entry.order.model_copy(update={"attempt": entry.order.attempt + 1})
+        intent = Entry(order=order, run=entry.run, options=entry.options, estimate_usd=entry.estimate_usd)
+        after = intent.noted(f"attempt {order.attempt}, asked for by {by}: {reason}")
+        try:
+            self._store.put(key_of(order.key), _data(after), if_absent=True)
+        except AlreadyThere:
+            raise SpecError(f"{key} was submitted again already, as {order.key}; nothing was changed") from None
+        return after
+
+    def _read(self, key: str) -> tuple[Entry, str | None]:
+        # The version is taken before the content: should it change in between, the swap fails instead of losing the change.
+        version = self._store.version(key_of(key))
+        if version is None:
+            raise NoSuchObject(f"{self._store.uri} has no ledger entry {key}; `prooftune jobs` lists those there are")
+        try:
+            return Entry.model_validate_json(self._store.get(key_of(key))), version
+        except ValidationError as error:
+            raise IntegrityError(
+                f"{self._store.uri}: {key_of(key)} is no ledger entry ({error.error_count()} problems); restore it from a copy"
+            ) from None
+
+
+def key_of(key: str) -> str:
+    """Return where the entry of a run key is. Raises SpecError for what cannot be a run key."""
+    if not key.startswith(f"{MARK}-") or not key.removeprefix(f"{MARK}-").isalnum() or not key.isascii():
+        raise SpecError(f"{key[:80]!r} is no run key; one looks like {MARK}-0a1b2c…: `prooftune jobs` lists them")
+    return f"{FOLDER}{key}.json"
+
+
+def who() -> str:
+    """Return ``user@host``, for those who read the history."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _data(entry: Entry) -> bytes:
+    return (entry.model_dump_json(indent=1) + "\n").encode()
