@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from banking77 import FOLDER, circumstances, missing, split_data, write_result
 
+from prooftune.evaluation.answers.subject import open_local
 from prooftune.evaluation.ladder.baselines import run_baselines
 from prooftune.models.resolve import resolve_model
 from prooftune.spec import Rung
@@ -61,7 +62,7 @@ def run(
                 splits.validation,
                 splits.holdout,
                 splits.holdout_sha256,
-                model.path,
+                open_local(model.path),
                 splits.spec.task,
                 baseline,
                 out,

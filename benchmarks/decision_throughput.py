@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from banking77 import FOLDER, Splits, circumstances, missing, split_data, write_result
 
+from prooftune.data.counting import TokenizerCounter
 from prooftune.data.lines import read_lines
 from prooftune.evaluation.answers.answering import LocalAnswerer
 from prooftune.evaluation.ladder.demonstrations import choose_demonstrations
@@ -67,7 +68,7 @@ def measure(splits: Splits, count: int, rounds: int) -> dict[str, Any]:
     found = resolve_model(splits.spec.backend.model)
     tokenizer, model = load_tokenizer(found.path), load_base(found.path)
     train = list(read_lines(splits.train, Example))
-    contest = open_contest(train, splits.holdout, splits.holdout_sha256, splits.spec.task, tokenizer)
+    contest = open_contest(train, splits.holdout, splits.holdout_sha256, splits.spec.task, TokenizerCounter(tokenizer))
     shown, system = choose_demonstrations(train, splits.spec.baseline.shots), splits.spec.baseline.system or ""
     prompts = [ask(example, system, shown) for example in contest.holdout[:count]]
     answerer, limit = LocalAnswerer(model, tokenizer), contest.max_new_tokens
@@ -82,7 +83,7 @@ def measure(splits: Splits, count: int, rounds: int) -> dict[str, Any]:
         answers = answerer.answer(prompts, max_new_tokens=limit)
         ours.append(time.perf_counter() - started)
         cpu.append((between - begun) / (time.process_time() - between))
-    latencies = sorted(answer.latency_s for answer in answers)
+    latencies = sorted(answer.latency_s for answer in answers if answer.latency_s is not None)
     return {
         "model": found.name,
         "demonstrations": len(shown),

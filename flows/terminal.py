@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.layout import command, figures_table, marked, pairs, place_of, plain, show, unbroken
-from prooftune.report.wording import TITLES, duration, name_of, points, visible
+from prooftune.report.wording import TITLES, duration, name_of, points, timing, visible
 
 Answer = Mapping[str, Any]
 
@@ -166,7 +166,7 @@ def _figures(evaluation: Answer) -> tuple[str, ...]:
         f"{scored:,}",
         f"{evaluation['answer_tokens_p50']:g} · {evaluation['answer_tokens_p95']:g}",
         f"{evaluation['prompt_tokens_mean']:,.0f}",
-        f"{duration(evaluation['latency_p50_s'])} · {duration(evaluation['latency_p95_s'])}",
+        f"{timing(evaluation['latency_p50_s'])} · {timing(evaluation['latency_p95_s'])}",
     )
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from prefect import task
 
+from prooftune.evaluation.answers.managed import ManagedBase
 from prooftune.spec import Baseline, Store, Task
 from prooftune.types import FileRef, ModelRef, StageOutput
-from tasks.models import answerer_of, local_folder
+from tasks.models import answerer_of, base_of, local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
 from tasks.scoring import show_evaluations
@@ -20,7 +21,7 @@ def run_baselines(
     store: Store,
     options: Task,
     baseline: Baseline,
-    model: ModelRef,
+    model: ModelRef | ManagedBase,
     larger: ModelRef | None,
     embedding: ModelRef | None,
     documents: FileRef | None,
@@ -28,8 +29,8 @@ def run_baselines(
 ) -> StageOutput:
     """Score each rung of the ladder on the sealed holdout; hands on its predictions, evaluation and prompts.
 
-    ``larger`` is the model of the rung larger_model where it is on this machine, ``documents`` what the rung rag reads. A killed ladder
-    goes on with the rung it was at.
+    ``model`` is prompted, on this machine or behind its provider's API. ``larger`` is the model of the rung larger_model where it is on
+    this machine, ``documents`` what the rung rag reads. A killed ladder goes on with the rung it was at, and pays for no answer twice.
     """
     from prooftune.evaluation.ladder.baselines import run_baselines as run
 
@@ -41,13 +42,11 @@ def run_baselines(
             validation,
             holdout,
             str(splits.figures["holdout_sha256"]),
-            local_folder(model).path,
+            base_of(model, out / "base_model.answers.jsonl"),
             options,
             baseline,
             out,
             report_to_ui("baselines"),
-            trust_remote_code=model.trust_remote_code,
-            model_name=model.name,
             larger=lambda: answerer_of(baseline.larger, larger, out),
             embedding_folder=local_folder(embedding).path if embedding else None,
             documents=Path(documents.path) if documents else None,

@@ -9,14 +9,15 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from prooftune.evaluation.answers.managed import ManagedBase
 from prooftune.evidence import Champion
 from prooftune.spec import General, Judge, Method, RunSpec, Store, Task
 from prooftune.types import FileRef, ModelRef, StageOutput
 from tasks.artifacts import show_table
-from tasks.models import local_folder
+from tasks.models import base_of, local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
-from tasks.scoring import best_rung, read_evaluations, read_predictions
+from tasks.scoring import ANSWERS, best_rung, open_tuned, read_evaluations, read_predictions, tuned_models
 from tasks.stage import Stage
 from tasks.upload import published
 
@@ -27,29 +28,38 @@ def measure_forgetting(
     options: General,
     tasks: FileRef | None,
     method: Method,
-    model: ModelRef,
+    model: ModelRef | ManagedBase,
     trained: StageOutput,
     candidate: StageOutput,
 ) -> StageOutput:
     """Put the general suite to the base model and to the candidate; hands on ``forgetting.json``.
 
-    ``tasks`` are those of lm-eval that are the user's own.
+    ``tasks`` are those of lm-eval that are the user's own. Models at a provider are asked in words, and none of their answers is paid for
+    twice.
     """
+    from prooftune.evaluation.general import ask_forgetting
     from prooftune.evaluation.general import measure_forgetting as measure
 
     stage = Stage(store)
-    weights = stage.folder(trained, str(candidate.figures["weights"]))
-    output = stage.perform(
-        lambda out: measure(
+
+    def work(out: Path) -> dict[str, Any]:
+        report = report_to_ui("forgetting")
+        if isinstance(model, ManagedBase):
+            base = base_of(model, out / f"general.base_model.{ANSWERS}")
+            return ask_forgetting(
+                base.answerer, lambda: open_tuned(stage, model, trained, out / f"general.candidate.{ANSWERS}"), options, out, report
+            )
+        return measure(
             local_folder(model).path,
-            weights,
+            stage.folder(trained, str(candidate.figures["weights"])),
             options.model_copy(update={"lm_eval_folder": tasks.path if tasks else None}),
             out,
-            report_to_ui("forgetting"),
+            report,
             kind=method.kind,
             trust_remote_code=model.trust_remote_code,
         )
-    )
+
+    output = stage.perform(work, resumable=isinstance(model, ManagedBase))
     show_table(output.figures["parts"], key="forgetting", description="The general suite before and after tuning")
     return output
 
@@ -107,22 +117,24 @@ def meet_champion(
     store: Store,
     contest: RunSpec,
     champion: Champion,
-    model: ModelRef,
+    model: ModelRef | ManagedBase,
     splits: StageOutput,
     trained: StageOutput,
     candidate: StageOutput,
 ) -> StageOutput:
     """Compare the candidate with the champion on the champion's holdout and on the new one; hands on ``champion.json``."""
-    from prooftune.evaluation.champion import evaluate_against_champion, not_compared
+    from prooftune.evaluation.champion import FOLDER, evaluate_against_champion, not_compared
 
     stage, run_id = Stage(store), champion.run_id
     if run_id is None or champion.reason:
         return stage.perform(lambda out: not_compared(champion, out))
     train, validation, holdout = (stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout"))
     answers = stage.path(candidate, "candidate.predictions.jsonl")
-    weights = stage.folder(trained, str(candidate.figures["weights"]))
-    return stage.perform(
-        lambda out: evaluate_against_champion(
+
+    def work(out: Path) -> dict[str, Any]:
+        kept = out / FOLDER / f"candidate_old.{ANSWERS}"
+        tuned = tuned_models(stage, model, contest.backend.method, trained, [str(candidate.figures["weights"])], kept)
+        return evaluate_against_champion(
             stage.objects,
             run_id,
             train,
@@ -130,13 +142,14 @@ def meet_champion(
             holdout,
             str(splits.figures["holdout_sha256"]),
             answers,
-            local_folder(model).path,
-            weights,
+            tuned.candidates[0],
+            tuned.counter,
             contest,
             out,
             report_to_ui("champion"),
         )
-    )
+
+    return stage.perform(work, resumable=True)
 
 
 @task(**policy("costs", version=1, timeout_minutes=10))

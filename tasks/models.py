@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from prooftune.errors import IntegrityError
+from prooftune.evaluation.answers.managed import ManagedBase, open_base
 from prooftune.spec import Contestant
 from prooftune.types import ModelRef
 from tasks.policies import policy
@@ -16,6 +17,7 @@ from tasks.progress import report_to_ui
 
 if TYPE_CHECKING:
     from prooftune.evaluation.answers.answering import Answerer
+    from prooftune.evaluation.answers.subject import Subject
     from prooftune.models.resolve import ModelFolder
 
 
@@ -42,6 +44,15 @@ def answerer_of(contestant: Contestant, model: ModelRef | None, keep: Path) -> A
 
     folder = local_folder(model).path
     return LocalAnswerer(load_base(folder), load_tokenizer(folder), model.name)
+
+
+def base_of(model: ModelRef | ManagedBase, kept: Path) -> Subject:
+    """Return the base model ready to be prompted; answers of an API are kept in the file ``kept`` as they come."""
+    if isinstance(model, ManagedBase):
+        return open_base(model, kept)
+    from prooftune.evaluation.answers.subject import open_local
+
+    return open_local(local_folder(model).path, model.name, trust_remote_code=model.trust_remote_code)
 
 
 def local_folder(model: ModelRef) -> ModelFolder:

@@ -35,6 +35,7 @@ PLACES: Any = {
     "use": {"prices"},
     "general": {"lm_eval_folder"},
     "budget": True,
+    "alternatives": True,
     "provider": {"hold_minutes", "min_remaining_days"},
 }
 """Fields of a spec that change no result: where something is (what it holds counts by its digest), what may be spent, how long to wait."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from prefect import task
 from prefect.logging import get_run_logger
 
+from prooftune.evaluation.answers.managed import ManagedBase
 from prooftune.spec import RunSpec
 from prooftune.types import FileRef, ModelRef, StageOutput
 from tasks.artifacts import show_markdown
@@ -14,12 +18,13 @@ from tasks.stage import Stage
 
 
 @task(**policy("preflight", version=2, timeout_minutes=30))
-def preflight(spec: RunSpec, files: dict[str, FileRef], model: ModelRef, splits: StageOutput) -> StageOutput:
+def preflight(spec: RunSpec, files: dict[str, FileRef], model: ModelRef | ManagedBase, splits: StageOutput) -> StageOutput:
     """Check what would be supervised, and that all that would be measured can be; hands on ``preflight.json`` and ``sample.txt``.
 
     ``files`` are those that the spec names besides its source.
     """
     from prooftune.data.preflight import preflight as check
+    from prooftune.data.preflight import preflight_managed
     from prooftune.evaluation.champion_files import check_champion
     from prooftune.evaluation.measurable import check_measurable
 
@@ -28,8 +33,14 @@ def preflight(spec: RunSpec, files: dict[str, FileRef], model: ModelRef, splits:
     check_measurable(spec, holdout)
     if warning := check_champion(stage.objects, spec.name):
         get_run_logger().warning("%s", warning)
-    base, method, trust = local_folder(model).path, spec.backend.method, model.trust_remote_code
-    output = stage.perform(lambda out: check(train, validation, base, spec.task, method, out, trust_remote_code=trust))
+
+    def work(out: Path) -> dict[str, Any]:
+        if isinstance(model, ManagedBase):
+            return preflight_managed(train, validation, model.counter, model.longest_example, spec.task, out)
+        base, trust = local_folder(model).path, model.trust_remote_code
+        return check(train, validation, base, spec.task, spec.backend.method, out, trust_remote_code=trust)
+
+    output = stage.perform(work)
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
     show_markdown(f"What will be trained\n\n| figure | value |\n|---|---|\n{rows}", key="preflight", description="What will be trained")
     return output

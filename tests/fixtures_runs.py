@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests_support import write_jsonl
 
+from prooftune.data.counting import TokenizerCounter
 from prooftune.data.formatting import format_splits
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import split
 from prooftune.evaluation.answers.answering import LocalAnswerer
+from prooftune.evaluation.answers.subject import open_candidate
 from prooftune.evaluation.candidate import evaluate_candidate
 from prooftune.evaluation.scoring import evaluate, open_contest
 from prooftune.models.loading import load_base, load_tokenizer
@@ -98,9 +101,11 @@ def train_toy(folder: Path, model: Path, rows: list[dict[str, str]], *, seed: in
     train(training, folder / "validation.jsonl", model, spec.task, spec.backend.method, folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     tokenizer = load_tokenizer(model)
-    contest = open_contest(list(read_lines(training, Example)), held_out, sha256_of(held_out), spec.task, tokenizer)
+    counter = TokenizerCounter(tokenizer)
+    contest = open_contest(list(read_lines(training, Example)), held_out, sha256_of(held_out), spec.task, counter)
     evaluate("zero_shot", "no demonstrations", lambda example: example.prompt, contest, LocalAnswerer(load_base(model), tokenizer), folder)
-    evaluate_candidate(training, held_out, sha256_of(held_out), model, folder / "model", spec.task, folder, kind="full")
+    tuned = [lambda: nullcontext(open_candidate(model, folder / "model", tokenizer, kind="full"))]
+    evaluate_candidate(training, held_out, sha256_of(held_out), tuned, counter, "full", spec.task, folder)
     (folder / "spec.yaml").write_text(spec.resolved_yaml())
     return Trained(folder, spec, model, counts)
 

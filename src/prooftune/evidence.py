@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from prooftune.types import Frozen
 
 Recommendation = Literal["prompt", "few_shot", "rag", "larger_model", "managed", "lora", "qlora", "full", "collect_data"]
@@ -48,7 +50,9 @@ class General(Frozen):
     p_value: float | None
     """Exact McNemar for accuracy, paired bootstrap for perplexity; None where the part gives no values by item."""
     n: int
-    """Questions, or texts."""
+    """Questions that both answered, or texts."""
+    unscored: int = Field(default=0, exclude_if=lambda count: count == 0)
+    """Questions that one of the two answered with no choice: they count on neither side. Its JSON holds it only where there are any."""
 
 
 class Forgetting(Frozen):
@@ -56,6 +60,8 @@ class Forgetting(Frozen):
 
     parts: tuple[General, ...]
     """``multiple choice`` and ``perplexity`` as wholes come first; then their topics and lm-eval's tasks."""
+    not_measured: dict[str, str] = Field(default={}, exclude_if=lambda reasons: not reasons)
+    """Why a part as a whole is missing, by its name. Its JSON holds it only where one is."""
 
 
 class JudgeVerdict(Frozen):

@@ -44,10 +44,13 @@ class Example(Frozen):
     """A valid conversation with a target: the last message, whose role is ``assistant``."""
 
     id: str
-    """First 16 hex digits of the SHA-256 of the messages: the same content has the same id everywhere."""
+    """First 16 hex digits of the SHA-256 of the messages, and of ``rejected``: the same content has the same id everywhere."""
     source: str
     """Where the record was read, as in ``tickets.jsonl:417``."""
     messages: tuple[Message, ...] = Field(min_length=2)
+    """Of a preference pair the last one is the chosen answer."""
+    rejected: str | None = Field(default=None, exclude_if=lambda text: text is None)
+    """The answer of a preference pair that is worse than the target; None = the example is no pair, and its JSON has no such field."""
     group: str = ""
     """Near-duplicate cluster: examples of one group never stand in different splits. Empty = a group of its own."""
     metadata: dict[str, Scalar] = {}
@@ -77,8 +80,9 @@ class Prediction(Frozen):
     """Tokens generated, the end-of-turn token included."""
     finished: bool
     """True when the model ended its turn; False when it was cut at the token limit."""
-    latency_s: float
-    """Seconds from the start of the row's batch to the row's last token."""
+    latency_s: float | None
+    """Seconds from the start of the row's batch to the row's last token, or of the request; None = not measured: it came through a
+    provider's batch API."""
     scores: dict[str, float | None] = {}
     """Score by metric; None = unscored, never 0."""
 
@@ -109,13 +113,14 @@ class Evaluation(Frozen):
     answer_tokens_p50: float
     answer_tokens_p95: float
     prompt_tokens_mean: float
-    latency_p50_s: float
-    latency_p95_s: float
+    latency_p50_s: float | None
+    """None = not measured: answers came through a provider's batch API."""
+    latency_p95_s: float | None
     batch_size: int
-    tokens_per_second: float
-    """Generated tokens per wall second, over all batches."""
-    seconds: float
-    """Wall seconds for all answers."""
+    tokens_per_second: float | None
+    """Generated tokens per wall second, over all batches; None = not measured, as ``seconds``."""
+    seconds: float | None
+    """Wall seconds for all answers; None = not measured: answers came through a provider's batch API, or some were kept from before."""
     refusals: float
     """Share of answers that refuse or beg off where the target does not."""
     empty: float
@@ -241,6 +246,19 @@ class RunResult(Frozen):
     """Where the Prefect UI shows the flow run."""
     note: str = ""
     """Why a run with the verdict ``promote`` is not in use, and what to do; empty = nothing to say."""
+
+
+class RunWaiting(Frozen):
+    """A run that has ended for now, with nothing lost: running it again goes on."""
+
+    run_key: str
+    """Task and digest of everything the result depends on."""
+    waits_for: Literal["job", "approval"]
+    text: str
+    """What is waited for, in one sentence."""
+    key: str
+    """Run key of the job, as `prooftune jobs` lists it."""
+    ui_url: str | None = None
 
 
 class Finding(Frozen):

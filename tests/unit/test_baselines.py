@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from fixtures_models import make_model, write_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prooftune.data.counting import TokenizerCounter
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.errors import DataError, IntegrityError, SpecError
 from prooftune.evaluation.answers.answering import Answer
+from prooftune.evaluation.answers.subject import open_candidate, open_local
 from prooftune.evaluation.candidate import evaluate_candidate
 from prooftune.evaluation.ladder.baselines import run_baselines
 from prooftune.evaluation.ladder.demonstrations import choose_demonstrations
@@ -46,13 +49,14 @@ def data(tmp_path: Path) -> Path:
 
 
 def run(data: Path, model: Path, out: str = "out", task: Task = TASK, **options: Any) -> tuple[dict[str, Any], Path]:
-    """Run the ladder into a folder, with three demonstrations unless told otherwise."""
+    """Run a ladder of two rungs into a folder, with three demonstrations, unless told otherwise."""
     folder = data / out
     folder.mkdir(exist_ok=True)
     seal = hashlib.sha256((data / "holdout.jsonl").read_bytes()).hexdigest()
-    baseline = Baseline(**{"shots": 3, "choose_on": 0, **options.pop("baseline", {})})
+    baseline = Baseline(**{"ladder": ("zero_shot", "few_shot"), "shots": 3, "choose_on": 0, **options.pop("baseline", {})})
     splits = [data / f"{name}.jsonl" for name in ("train", "validation", "holdout")]
-    return run_baselines(*splits, seal, model, task, baseline, folder, **options), folder
+    base = open_local(model, options.pop("model_name", ""))
+    return run_baselines(*splits, seal, base, task, baseline, folder, **options), folder
 
 
 def test_each_rung_leaves_predictions_an_evaluation_and_its_prompt(data: Path, model: Path) -> None:
@@ -106,7 +110,7 @@ def test_a_changed_holdout_is_refused(data: Path, model: Path) -> None:
     (data / "out").mkdir()
     splits = [data / f"{name}.jsonl" for name in ("train", "validation", "holdout")]
     with pytest.raises(IntegrityError, match="sealed"):
-        run_baselines(*splits, "0" * 64, model, TASK, Baseline(), data / "out")
+        run_baselines(*splits, "0" * 64, open_local(model), TASK, Baseline(), data / "out")
     assert list((data / "out").iterdir()) == []
 
 
@@ -294,16 +298,19 @@ def test_the_candidate_answers_under_the_system_message_of_its_training(data: Pa
     """An adapter that changes nothing scores like the zero-shot baseline under the same system message, answer by answer."""
     from peft import LoraConfig, get_peft_model
 
-    from prooftune.models.loading import load_base
+    from prooftune.models.loading import load_base, load_tokenizer
 
     get_peft_model(load_base(model), LoraConfig(r=2, target_modules="all-linear")).save_pretrained(data / "adapter")
     _, out = run(data, model)
     seal = hashlib.sha256((data / "holdout.jsonl").read_bytes()).hexdigest()
-    figures = evaluate_candidate(data / "train.jsonl", data / "holdout.jsonl", seal, model, data / "adapter", TASK, out)
+    tokenizer = load_tokenizer(model)
+    candidate = [lambda: nullcontext(open_candidate(model, data / "adapter", tokenizer))]
+    splits = data / "train.jsonl", data / "holdout.jsonl"
+    figures = evaluate_candidate(*splits, seal, candidate, TokenizerCounter(tokenizer), "lora", TASK, out)
     assert list(figures) == ["candidate"]
-    candidate = list(read_lines(out / "candidate.predictions.jsonl", Prediction))
+    tuned = list(read_lines(out / "candidate.predictions.jsonl", Prediction))
     baseline = list(read_lines(out / "zero_shot.predictions.jsonl", Prediction))
-    assert [(p.answer, p.prompt_tokens, p.scores) for p in candidate] == [(p.answer, p.prompt_tokens, p.scores) for p in baseline]
+    assert [(p.answer, p.prompt_tokens, p.scores) for p in tuned] == [(p.answer, p.prompt_tokens, p.scores) for p in baseline]
 
 
 def example(number: int, target: str, length: int = 10, system: str | None = None) -> Example:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fixtures_models import make_model, write_examples
 
+from prooftune.data.counting import TokenizerCounter
 from prooftune.data.lines import read_lines, write_lines
+from prooftune.evaluation.answers.subject import open_candidate
 from prooftune.evaluation.candidate import evaluate_candidate
+from prooftune.models.loading import load_tokenizer
 from prooftune.spec import Gate, Task
 from prooftune.types import Evaluation, Example, Message, Prediction
 
@@ -52,7 +56,12 @@ class Contest:
         seal = hashlib.sha256(self.holdout.read_bytes()).hexdigest()
         out = self.folder / name
         out.mkdir()
-        return evaluate_candidate(self.train, self.holdout, seal, self.wrong, weights, TASK, out, kind="full", **options)
+        tokenizer = load_tokenizer(self.wrong)
+        candidates = [
+            lambda folder=folder: nullcontext(open_candidate(self.wrong, folder, tokenizer, kind="full"))
+            for folder in (weights, *options.pop("further", ()))
+        ]
+        return evaluate_candidate(self.train, self.holdout, seal, candidates, TokenizerCounter(tokenizer), "full", TASK, out, **options)
 
 
 @pytest.fixture(scope="module")

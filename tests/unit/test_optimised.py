@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prooftune.data.counting import TokenizerCounter
 from prooftune.errors import DataError
 from prooftune.evaluation.answers.answering import Answer
 from prooftune.evaluation.ladder.optimised import optimise_prompt
@@ -96,7 +97,7 @@ def test_long_demonstrations_are_left_out_rather_than_cut(tiny_model: Path) -> N
     unbounded = Obedient(knows="name")
     search(unbounded, 60, shots=8)
     lengths = [len(prompt_ids(prompt, tokenizer)) for prompt in unbounded.asked]
-    room = Room(tokenizer, context=max(lengths) - 20, max_new_tokens=8)
+    room = Room(TokenizerCounter(tokenizer), context=max(lengths) - 20, max_new_tokens=8)
     model = Obedient()
     found = search(model, 60, room, shots=8)
     longest = room.context or 0

@@ -7,11 +7,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fixtures_tokenizer import write_tokenizer
 
+from prooftune.data.counting import Counter, TokenizerCounter
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.errors import DataError, EnvironmentLacks, SpecError
 from prooftune.evaluation.answers.answering import Answer
@@ -55,24 +55,24 @@ def examples(targets: Sequence[str]) -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def counter(tmp_path_factory: pytest.TempPathFactory) -> Counter:
     """One token a byte."""
-    return load_tokenizer(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    return TokenizerCounter(load_tokenizer(write_tokenizer(tmp_path_factory.mktemp("tokenizer"))))
 
 
-def run(folder: Path, tokenizer: Any, task: Task, report: Report = no_report) -> tuple[Evaluation, Scripted]:
+def run(folder: Path, counter: Counter, task: Task, report: Report = no_report) -> tuple[Evaluation, Scripted]:
     """Evaluate the scripted contestant on the holdout."""
     holdout = folder / "holdout.jsonl"
     write_lines(holdout, examples(TARGETS))
-    contest = open_contest(examples(TARGETS), holdout, hashlib.sha256(holdout.read_bytes()).hexdigest(), task, tokenizer)
+    contest = open_contest(examples(TARGETS), holdout, hashlib.sha256(holdout.read_bytes()).hexdigest(), task, counter)
     host = Scripted(SAID)
     return evaluate("few_shot", "as told", lambda example: example.prompt, contest, host, folder, report, model="larger"), host
 
 
-def test_an_evaluation_says_what_came_back(tmp_path: Path, tokenizer: Any) -> None:
+def test_an_evaluation_says_what_came_back(tmp_path: Path, counter: Counter) -> None:
     """Lengths, latencies, refusals, empty answers, the contestant's model and its batch size."""
     seen: list[Progress] = []
-    found, host = run(tmp_path, tokenizer, Task(), seen.append)
+    found, host = run(tmp_path, counter, Task(), seen.append)
     assert [prompt[-1].content for prompt in host.prompts] == ["q0", "q1", "q2", "q3", "q4"]
     assert host.limit == 12  # half as long again as "billing" and its end of turn
     assert (found.name, found.description, found.model, found.batch_size) == ("few_shot", "as told", "larger", 3)
@@ -88,9 +88,9 @@ def test_an_evaluation_says_what_came_back(tmp_path: Path, tokenizer: Any) -> No
     assert not any("latency" in key or "second" in key for key in handed_on)
 
 
-def test_answers_evaluation_and_confusion_are_written(tmp_path: Path, tokenizer: Any) -> None:
+def test_answers_evaluation_and_confusion_are_written(tmp_path: Path, counter: Counter) -> None:
     """Answers in the holdout's order with their scores; labels get a confusion matrix."""
-    found, _ = run(tmp_path, tokenizer, Task())
+    found, _ = run(tmp_path, counter, Task())
     assert Evaluation.model_validate_json((tmp_path / "few_shot.evaluation.json").read_text()) == found
     answers = list(read_lines(tmp_path / "few_shot.predictions.jsonl", Prediction))
     assert [one.answer for one in answers] == list(SAID)
@@ -104,35 +104,35 @@ def test_answers_evaluation_and_confusion_are_written(tmp_path: Path, tokenizer:
         ]
 
 
-def test_other_answers_have_no_confusion(tmp_path: Path, tokenizer: Any) -> None:
+def test_other_answers_have_no_confusion(tmp_path: Path, counter: Counter) -> None:
     """A matrix of JSON objects would say nothing."""
     targets = [json.dumps({"n": n}) for n in range(5)]
-    contest = open_unsealed_contest([], examples(targets), Task(max_answer_tokens=5), tokenizer)
+    contest = open_unsealed_contest([], examples(targets), Task(max_answer_tokens=5), counter)
     found = evaluate("zero_shot", "", lambda example: example.prompt, contest, Scripted(targets), tmp_path)
     assert found.metrics["json_valid"].value == 1.0
     assert found.holdout_sha256 == ""
     assert not (tmp_path / "zero_shot.confusion.csv").exists()
 
 
-def test_further_metrics_of_the_task_are_taken(tmp_path: Path, tokenizer: Any) -> None:
+def test_further_metrics_of_the_task_are_taken(tmp_path: Path, counter: Counter) -> None:
     """The task's options reach the metrics; one that fits no target is left out, unless it is the one that decides."""
     task = Task(metrics=("regex_match", "json_schema"), pattern="[a-z]+", json_schema={"type": "object"})
-    found, _ = run(tmp_path, tokenizer, task)
+    found, _ = run(tmp_path, counter, task)
     assert "json_schema" not in found.metrics
     assert found.metrics["regex_match"].value == 0.4
     with pytest.raises(DataError, match="json_schema applies to none of the 5"):
-        run(tmp_path, tokenizer, task.model_copy(update={"metric": "json_schema"}))
+        run(tmp_path, counter, task.model_copy(update={"metric": "json_schema"}))
 
 
-def test_what_a_metric_lacks_is_said_before_anything_is_asked(tmp_path: Path, tokenizer: Any) -> None:
+def test_what_a_metric_lacks_is_said_before_anything_is_asked(tmp_path: Path, counter: Counter) -> None:
     """An unusable schema or a metric that is not installed must not cost an hour of answers."""
     with pytest.raises(SpecError, match="at type"):
-        run(tmp_path, tokenizer, Task(metrics=("json_schema",), json_schema={"type": "objekt"}))
+        run(tmp_path, counter, Task(metrics=("json_schema",), json_schema={"type": "objekt"}))
     with pytest.raises(EnvironmentLacks, match="custom:absent"):
-        run(tmp_path, tokenizer, Task(metrics=("custom:absent",)))
+        run(tmp_path, counter, Task(metrics=("custom:absent",)))
 
 
-def test_a_contest_without_questions_is_an_error(tokenizer: Any) -> None:
+def test_a_contest_without_questions_is_an_error(counter: Counter) -> None:
     """It says which share to raise."""
     with pytest.raises(DataError, match=r"raise data\.split\.validation"):
-        open_unsealed_contest(examples(TARGETS), [], Task(), tokenizer)
+        open_unsealed_contest(examples(TARGETS), [], Task(), counter)

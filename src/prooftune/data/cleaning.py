@@ -24,7 +24,9 @@ NAMED = 5
 
 
 def handle_pii(examples: Sequence[Example], policy: Literal["allow", "redact", "drop", "stop"]) -> Cleaned:
-    """Keep, redact or drop examples whose messages hold personal data, the target included.
+    """Keep, redact or drop examples whose messages hold personal data, the target and the rejected answer included.
+
+    A preference pair whose answers differed in personal data alone is dropped: redacted, they are the same.
 
     Metadata is never trained on but is stored: unless the policy is ``allow``, a value that holds personal data becomes a numbered
     pseudonym (``[EMAIL]#3``) that keeps equal values equal, so that grouping by customer still works. A digest would not do: who tries
@@ -42,7 +44,10 @@ def handle_pii(examples: Sequence[Example], policy: Literal["allow", "redact", "
         for kind, count in sorted(counts.items()):
             reason = f"holds personal data ({kind} × {count}); data.pii is {policy}"
             findings.append(Finding(where=example.source, code=f"pii-{kind}", reason=reason, action=done))
-        if policy in ("allow", "redact") or not counts:
+        if policy == "redact" and redacted.rejected is not None and redacted.rejected.strip() == redacted.target.strip():
+            reason = "has the same chosen and rejected answer once personal data is redacted; there is nothing to prefer"
+            findings.append(Finding(where=example.source, code="equal-answers", reason=reason, action="dropped"))
+        elif policy in ("allow", "redact") or not counts:
             kept.append(example if policy == "allow" else redacted)
     if policy == "stop" and findings:
         raise DataError(
@@ -61,9 +66,13 @@ def _redacted(example: Example, pseudonyms: dict[str, int]) -> tuple[Example, Co
         text, found = pii.redact(message.content)
         counts.update(found)
         messages.append(Message(role=message.role, content=text) if found else message)
+    rejected = example.rejected
+    if rejected is not None:
+        rejected, found = pii.redact(rejected)
+        counts.update(found)
     changes: dict[str, object] = {"metadata": {name: _pseudonym(value, pseudonyms) for name, value in example.metadata.items()}}
     if counts:
-        changes |= {"messages": tuple(messages), "id": example_id(messages)}
+        changes |= {"messages": tuple(messages), "rejected": rejected, "id": example_id(messages, rejected)}
     return example.model_copy(update=changes), counts
 
 
@@ -91,20 +100,31 @@ def drop_exact_duplicates(examples: Sequence[Example]) -> Cleaned:
 def settle_contradictions(examples: Sequence[Example], policy: Literal["keep", "drop"]) -> Cleaned:
     """Keep or drop all examples that have the same prompt, once normalised, but different targets.
 
-    Exact duplicates are gone by now, so two examples with the same prompt always contradict each other.
+    Exact duplicates are gone by now, so two examples with the same prompt always contradict each other. Preference pairs do where one
+    rejects what the other has chosen: several pairs of one prompt may well agree.
     """
     by_prompt: dict[str, list[Example]] = defaultdict(list)
+    by_rejected: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    by_chosen: dict[tuple[str, str], list[Example]] = defaultdict(list)
     for example in examples:
-        by_prompt[prompt_key(example)].append(example)
+        prompt = prompt_key(example)
+        by_prompt[prompt].append(example)
+        if example.rejected is not None:
+            by_chosen[prompt, target_key(example)].append(example)
+            by_rejected[prompt, answer_key(example.rejected)].append(example)
     kept, findings = [], []
     for example in examples:
-        same = by_prompt[prompt_key(example)]
-        if len(same) == 1 or policy == "keep":
+        prompt, rivals = prompt_key(example), by_prompt[prompt_key(example)]
+        if example.rejected is not None:
+            opposed = (*by_rejected[prompt, target_key(example)], *by_chosen[prompt, answer_key(example.rejected)])
+            rivals = [example, *{other.source: other for other in opposed}.values()]
+        if len(rivals) == 1 or policy == "keep":
             kept.append(example)
-        if len(same) > 1:
-            others = (other.source for other in same if other is not example)
+        if len(rivals) > 1:
+            others = (other.source for other in rivals if other is not example)
             done: Literal["kept", "dropped"] = "kept" if policy == "keep" else "dropped"
-            reason = f"has the same prompt as {_named(others, len(same) - 1)} but another target; decide which is right"
+            differs = "but another target" if example.rejected is None else "and an answer chosen that is rejected there, or the reverse"
+            reason = f"has the same prompt as {_named(others, len(rivals) - 1)} {differs}; decide which is right"
             findings.append(Finding(where=example.source, code="contradiction", reason=reason, action=done))
     return kept, findings
 
@@ -137,6 +157,8 @@ def _disputed(examples: Sequence[Example], clusters: Clusters) -> dict[int, set[
         members[text].append(index)
         by_target[text].setdefault(target_key(example), example.source)
     disputed: dict[int, set[str]] = defaultdict(set)
+    if any(example.rejected is not None for example in examples):
+        return disputed  # of pairs, another answer to nearly the same prompt is no contradiction
     for pair in clusters.pairs:
         for text, other in (pair, pair[::-1]):
             for index in members[text]:
@@ -152,13 +174,18 @@ def prompt_key(example: Example) -> str:
 
 def target_key(example: Example) -> str:
     """Equal for examples whose targets are the same but for white space, or the same JSON value."""
+    return answer_key(example.target)
+
+
+def answer_key(answer: str) -> str:
+    """Equal for answers that are the same but for white space, or the same JSON value."""
     try:
-        value = json.loads(example.target)
+        value = json.loads(answer)
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict | list):
         return _digest(json.dumps(value, sort_keys=True))
-    return _digest(" ".join(example.target.split()))
+    return _digest(" ".join(answer.split()))
 
 
 def place(where: str) -> tuple[str, int]:

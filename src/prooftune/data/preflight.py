@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prooftune.data.tokens import encode_examples
+from prooftune.data.counting import Counter
+from prooftune.data.tokens import Counted, count_examples, encode_examples
 from prooftune.errors import DataError, Problem
 from prooftune.models.loading import load_tokenizer
 from prooftune.spec import Method, Task
-from prooftune.training.encoding import Encoded
+from prooftune.training.encoding import Encoded, with_system
 from prooftune.types import Example
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def preflight(
             sample = sample or _sample(example, encoded, tokenizer)
             rows.append(_check(example, encoded))
         if not rows:
-            raise DataError(f"{path.name} is empty, so there is nothing to train or to stop on; bring more data or change data.split")
+            raise _empty(path)
     (out / "sample.txt").write_text(sample, encoding="utf-8", newline="\n")
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     figures: dict[str, object] = {
@@ -68,6 +69,62 @@ def preflight(
     (out / "preflight.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8", newline="\n")
     _require_something_to_learn([row for rows in checked.values() for row in rows], method)
     return figures
+
+
+def preflight_managed(train: Path, validation: Path, counter: Counter, max_length: int | None, task: Task, out: Path) -> dict[str, object]:
+    """Write ``preflight.json`` and ``sample.txt`` for a training at a provider, and return the figures.
+
+    The provider alone sees its tokens: figures are by its count, and the sample shows messages. ``max_length`` is the longest example that
+    it takes; None = not known. Whether it takes each row is for its adapter to check.
+
+    Raises:
+        DataError: a split is empty.
+    """
+    checked: dict[str, list[Counted]] = {}
+    for name, path in (("train", train), ("validation", validation)):
+        checked[name] = list(count_examples(path, counter, task))
+        if not checked[name]:
+            raise _empty(path)
+    first = checked["train"][0]
+    (out / "sample.txt").write_text(_sample_messages(first, task), encoding="utf-8", newline="\n")
+    figures: dict[str, object] = {
+        **{name: _managed_figures(rows, max_length) for name, rows in checked.items()},
+        "max_length": max_length,
+        "exact": counter.exact,
+    }
+    (out / "preflight.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8", newline="\n")
+    return figures
+
+
+def _managed_figures(rows: Sequence[Counted], max_length: int | None) -> dict[str, object]:
+    supervised = [row.target for row in rows]
+    return {
+        "examples": len(rows),
+        "tokens": sum(row.total for row in rows),
+        "supervised": sum(supervised),
+        "supervised_min": min(supervised),
+        "supervised_mean": round(sum(supervised) / len(rows), 2),
+        "supervised_max": max(supervised),
+        "too_long": 0 if max_length is None else sum(row.total > max_length for row in rows),
+    }
+
+
+def _sample_messages(counted: Counted, task: Task) -> str:
+    """One example as its provider gets it, what is learnt between ⟦ and ⟧."""
+    example = counted.example
+    turns = [f"{message.role}: {message.content}" for message in with_system(example.prompt, task.system)]
+    lines = [
+        f"example {example.id}: {counted.total} tokens, {counted.target} of them in the answer (between ⟦ and ⟧)",
+        "",
+        *turns,
+        f"assistant: ⟦{example.target}⟧",
+        *([] if example.rejected is None else [f"rejected: {example.rejected}"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _empty(path: Path) -> DataError:
+    return DataError(f"{path.name} is empty, so there is nothing to train or to stop on; bring more data or change data.split")
 
 
 def _check(example: Example, encoded: Encoded) -> _Checked:

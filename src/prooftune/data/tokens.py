@@ -1,20 +1,22 @@
-"""Count tokens exactly, with the tokenizer and the chat template of the model that will be trained."""
+"""Count tokens: exactly, with the tokenizer and the chat template of the model that will be trained, or as its provider counts."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from prooftune.data.counting import Counter
 from prooftune.data.lines import read_lines
 from prooftune.errors import DataError, Problem
 from prooftune.models.loading import load_tokenizer
 from prooftune.spec import Task
 from prooftune.training.encoding import Encoded, encode, with_system
-from prooftune.types import Example, SplitName
+from prooftune.types import Example, Message, SplitName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,16 +39,58 @@ def count_tokens(
         DataError: the chat template cannot render an example; with all such examples.
     """
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
-    figures: dict[str, object] = {}
+
+    def counted(path: Path) -> Iterator[Counted]:
+        for example, encoded in encode_examples(path, tokenizer, task, UNCUT):
+            yield Counted(example, encoded.prompt_tokens, sum(encoded.supervised), len(encoded.input_ids))
+
+    return {**_write(splits, counted, max_length, out)}
+
+
+def count_managed_tokens(
+    splits: Mapping[SplitName, Path], counter: Counter, task: Task, max_length: int | None, out: Path
+) -> dict[str, object]:
+    """Write ``tokens.csv`` and return figures as ``count_tokens``, by a provider's count; each split's ``exact`` says whether it is one.
+
+    ``max_length`` is the longest example that the provider takes; None = not known. Of a preference pair the longer answer counts.
+    """
+    figures = _write(splits, lambda path: count_examples(path, counter, task), UNCUT if max_length is None else max_length, out)
+    return {name: {**counted, "exact": counter.exact} for name, counted in figures.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An example and its tokens."""
+
+    example: Example
+    prompt: int
+    target: int
+    """What is learnt: the target, with the end of its turn where that is a token of its own."""
+    total: int
+
+
+def count_examples(path: Path, counter: Counter, task: Task) -> Iterator[Counted]:
+    """Yield each example of a split with its tokens by a provider's count, the task's system message included."""
+    for example in read_lines(path, Example):
+        messages = with_system(example.messages, task.system)
+        answers = [example.target, *([] if example.rejected is None else [example.rejected])]
+        wholes = [counter.prompt_tokens((*messages[:-1], Message(role="assistant", content=answer))) for answer in answers]
+        yield Counted(example, counter.prompt_tokens(messages[:-1]), max(counter.text_tokens(answers)), max(wholes))
+
+
+def _write(
+    splits: Mapping[SplitName, Path], counted: Callable[[Path], Iterator[Counted]], max_length: int, out: Path
+) -> dict[str, dict[str, object]]:
+    figures: dict[str, dict[str, object]] = {}
     with (out / "tokens.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for name in (name for name in get_args(SplitName) if name in splits):
             lengths, targets = [], []
-            for example, encoded in encode_examples(splits[name], tokenizer, task, UNCUT):
-                lengths.append(len(encoded.input_ids))
-                targets.append(sum(encoded.supervised))
-                table.writerow((example.id, name, encoded.prompt_tokens, targets[-1], lengths[-1], str(lengths[-1] > max_length).lower()))
+            for one in counted(splits[name]):
+                lengths.append(one.total)
+                targets.append(one.target)
+                table.writerow((one.example.id, name, one.prompt, one.target, one.total, str(one.total > max_length).lower()))
             figures[name] = _figures(lengths, targets, max_length)
     return figures
 

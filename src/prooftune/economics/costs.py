@@ -191,8 +191,10 @@ def _warnings(
         yield f"{spec.task.metric} does not say which answers are wrong, so corrections are not counted."
     if (hours := spec.use.hosting_hours_per_month) and (volume := spec.use.requests_per_month):
         for one in evaluations:
+            if prompted.get(one.name, served[len(prompted)]).where != HERE:
+                continue
             busy = volume * seconds_per_request(one, _requests(one, spec)) / 3600
-            if prompted.get(one.name, served[len(prompted)]).where == HERE and busy > hours:
+            if busy > hours:
                 yield f"{one.name} would take {busy:,.0f} hours for {volume:,} requests a month; use.hosting_hours_per_month is {hours:g}."
     if left_out := sorted(set(prices.tunable()) - set(prices.tunable(spec.data.residency))):
         yield f"Left out, since no source says that they keep data in {spec.data.residency}: {', '.join(left_out)}."

@@ -61,7 +61,13 @@ def served_here(
 
 
 def seconds_per_request(evaluation: Evaluation, requests: int) -> float:
-    """Return the wall seconds of one answer, in batches as measured."""
+    """Return the wall seconds of one answer, in batches as measured.
+
+    Raises:
+        ValueError: they were not measured: the answers came from an API, which is priced by tokens.
+    """
+    if evaluation.seconds is None:
+        raise ValueError(f"the seconds of {evaluation.name} were not measured: only what answered on this machine is priced by them")
     return evaluation.seconds / max(requests, 1)
 
 

@@ -8,20 +8,28 @@ checkpoint chosen by, or that is a near-duplicate of one, proves nothing and is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import RootModel
+
+from prooftune.data.counting import Counter, TokenizerCounter
 from prooftune.data.duplicates import find_clusters
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import verify_seal
-from prooftune.evaluation.answers.answering import LocalAnswerer
+from prooftune.errors import EnvironmentLacks, SpecError, StoreUnavailable
+from prooftune.evaluation.answers.managed import ManagedBase, tuned_answerer
+from prooftune.evaluation.answers.subject import open_candidate
+from prooftune.evaluation.candidate import Open
 from prooftune.evaluation.champion_files import UNUSABLE, ChampionFiles, champion_files
 from prooftune.evaluation.gate.comparison import compare, pair_up
 from prooftune.evaluation.metrics import score
 from prooftune.evaluation.scoring import evaluate, open_unsealed_contest
 from prooftune.evidence import Champion, Rival
-from prooftune.models.loading import Kind, load_candidate, load_tokenizer
+from prooftune.models.loading import load_tokenizer
 from prooftune.spec import RunSpec, Task
 from prooftune.storage.objects import ObjectStore
 from prooftune.training.encoding import with_system
@@ -34,21 +42,37 @@ Which = Literal["old", "new"]
 
 
 class Conversation(Frozen):
-    """A line of ``train.openai.jsonl`` or ``validation.openai.jsonl``."""
+    """A conversation, or the prompt of a preference pair."""
 
     messages: tuple[Message, ...]
 
 
+class Pair(Frozen):
+    """A preference pair as OpenAI takes it."""
+
+    input: Conversation
+    preferred_output: tuple[Message, ...]
+    non_preferred_output: tuple[Message, ...]
+
+
+class Learnt(RootModel[Conversation | Pair]):
+    """A line of ``train.openai.jsonl`` or ``validation.openai.jsonl``."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What it was learnt in answer to, with or without the answer."""
+        return self.root.messages if isinstance(self.root, Conversation) else self.root.input.messages
+
+
 @dataclass(frozen=True, slots=True)
-class _Contender:
+class Contender:
     """A tuned model as it is asked: with the system message it was trained with."""
 
     name: str
-    weights: Path
-    base: Path
-    kind: Kind
+    open: Open
+    counter: Counter
+    """Of its base model."""
     system: str
-    trust_remote_code: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +99,8 @@ def evaluate_against_champion(
     holdout: Path,
     holdout_sha256: str,
     answers: Path,
-    model_folder: Path,
-    weights: Path,
+    candidate: Open,
+    counter: Counter,
     spec: RunSpec,
     out: Path,
     report: Report = no_report,
@@ -85,9 +109,10 @@ def evaluate_against_champion(
 
     Writes ``champion.json`` and, below ``champion/``, the answers that were asked for. What each answered to its own holdout is taken from
     ``answers`` and from the champion's published run. A holdout without an example that the metric scores and that is new to both gives no
-    comparison, and its answers are an empty file.
+    comparison, and its answers are an empty file. ``candidate`` opens the candidate, ``counter`` is its base model's.
 
-    A champion that cannot be used ends in a ``reason`` instead of comparisons: by now the training is paid for.
+    A champion that cannot be used ends in a ``reason`` instead of comparisons: by now the training is paid for. So does one at a provider
+    that no longer answers, or that the new holdout must not be sent to.
 
     Raises:
         IntegrityError: the candidate's holdout is not the one that was sealed.
@@ -104,10 +129,19 @@ def evaluate_against_champion(
         return _write(Champion(run_id=champion, rivals=tuple(same), same_holdout=True), out)
     asked = _Asked(tuple(read_lines(train, Example)), spec.task, out / FOLDER, report)
     asked.out.mkdir(exist_ok=True)
-    known = [*_texts_of(rival.train, Conversation), *(_texts_of(rival.validation, Conversation) if rival.validation else [])]
-    champions, seen_by_champion = _answers(_champion(rival), asked, holdout, holdout_sha256, known)
+    known = [*_texts_of(rival.train, Learnt), *(_texts_of(rival.validation, Learnt) if rival.validation else [])]
+    try:
+        contender = _champion(rival, store, spec, asked.out)
+        champions, seen_by_champion = _answers(contender, asked, holdout, holdout_sha256, known)
+    except StoreUnavailable:
+        raise
+    except (SpecError, EnvironmentLacks) as error:
+        if rival.managed is None:
+            raise
+        return _write(Champion(run_id=champion, reason=f"{rival.managed.model} at {rival.managed.provider} does not answer: {error}"), out)
     known = [*_texts_of(train, Example), *_texts_of(validation, Example)]
-    candidates, seen_by_candidate = _answers(_candidate(spec, model_folder, weights), asked, rival.holdout, rival.holdout_sha256, known)
+    challenger = Contender("candidate_old", candidate, counter, spec.task.system)
+    candidates, seen_by_candidate = _answers(challenger, asked, rival.holdout, rival.holdout_sha256, known)
     rivals = [
         *compared("old", rival.holdout_sha256, theirs, candidates, spec, seen_by_candidate),
         *compared("new", holdout_sha256, champions, ours, spec, seen_by_champion),
@@ -142,7 +176,7 @@ def compared(
     ]
 
 
-def _answers(contender: _Contender, asked: _Asked, holdout: Path, sha256: str, learnt: Sequence[str]) -> tuple[list[Prediction], int]:
+def _answers(contender: Contender, asked: _Asked, holdout: Path, sha256: str, learnt: Sequence[str]) -> tuple[list[Prediction], int]:
     """Return the contender's answers to what is new to it, none where the metric scores none of it, and how many examples are not new."""
     verify_seal(holdout, sha256)
     examples = list(read_lines(holdout, Example))
@@ -151,18 +185,17 @@ def _answers(contender: _Contender, asked: _Asked, holdout: Path, sha256: str, l
     if all(score(metric, example.target, example.target, asked.task) is None for example in fresh):
         write_lines(written, [])
         return [], seen
-    tokenizer = load_tokenizer(contender.base, trust_remote_code=contender.trust_remote_code)
-    contest = replace(open_unsealed_contest(asked.train, fresh, asked.task, tokenizer), holdout_sha256=sha256)
-    model = load_candidate(contender.base, contender.weights, kind=contender.kind, trust_remote_code=contender.trust_remote_code)
-    evaluate(
-        contender.name,
-        f"{contender.name.replace('_', ' on the ')} holdout, {len(fresh)} examples that are new to it",
-        lambda example: with_system(example.prompt, contender.system),
-        contest,
-        LocalAnswerer(model, tokenizer),
-        asked.out,
-        asked.report,
-    )
+    contest = replace(open_unsealed_contest(asked.train, fresh, asked.task, contender.counter), holdout_sha256=sha256)
+    with contender.open() as answerer:
+        evaluate(
+            contender.name,
+            f"{contender.name.replace('_', ' on the ')} holdout, {len(fresh)} examples that are new to it",
+            lambda example: with_system(example.prompt, contender.system),
+            contest,
+            answerer,
+            asked.out,
+            asked.report,
+        )
     return list(read_lines(written, Prediction)), seen
 
 
@@ -173,7 +206,7 @@ def _unseen(examples: Sequence[Example], learnt: Sequence[str]) -> tuple[Example
     return tuple(example for example, group in zip(examples, groups[len(learnt) :], strict=True) if group not in known)
 
 
-def _texts_of(file: Path, kind: type[Example] | type[Conversation]) -> list[str]:
+def _texts_of(file: Path, kind: type[Example] | type[Learnt]) -> list[str]:
     return [_user_text(row.messages) for row in read_lines(file, kind)]
 
 
@@ -181,13 +214,25 @@ def _user_text(messages: Sequence[Message]) -> str:
     return "\n".join(message.content for message in messages if message.role == "user")
 
 
-def _champion(rival: ChampionFiles) -> _Contender:
-    backend = rival.spec.backend
-    return _Contender("champion_new", rival.weights, rival.base, backend.method.kind, rival.spec.task.system, backend.trust_remote_code)
+def _champion(rival: ChampionFiles, store: ObjectStore, spec: RunSpec, out: Path) -> Contender:
+    """Return the champion on this machine or at its provider.
 
-
-def _candidate(spec: RunSpec, base: Path, weights: Path) -> _Contender:
-    return _Contender("candidate_old", weights, base, spec.backend.method.kind, spec.task.system, spec.backend.trust_remote_code)
+    Raises:
+        SpecError: data must not go to its provider.
+        EnvironmentLacks: its provider's key or SDK is not there.
+    """
+    backend, system, name = rival.spec.backend, rival.spec.task.system, "champion_new"
+    if rival.managed is not None:
+        wanted, allowed = spec.data.residency, rival.spec.data.residency
+        if wanted not in (None, allowed):
+            raise SpecError(f"its run kept to data.residency {allowed}, and the new holdout must stay in {wanted}")
+        base = ManagedBase.of(rival.spec, {})
+        return Contender(name, partial(tuned_answerer, base, rival.managed, store, out / f"{name}.answers.jsonl"), base.counter, system)
+    tokenizer = load_tokenizer(rival.base, trust_remote_code=backend.trust_remote_code)
+    opened = partial(
+        open_candidate, rival.base, rival.weights, tokenizer, kind=backend.method.kind, trust_remote_code=backend.trust_remote_code
+    )
+    return Contender(name, lambda: nullcontext(opened()), TokenizerCounter(tokenizer), system)
 
 
 def _write(champion: Champion, out: Path) -> dict[str, Any]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
 from prooftune.errors import DataError, IntegrityError, ModelUnavailable, SpecError
 from prooftune.evidence import Champion
 from prooftune.models.resolve import resolve_model
+from prooftune.providers.collection import MANAGED, ManagedModel
 from prooftune.spec import RunSpec, parse_spec
 from prooftune.storage.manifest import Manifest, read_manifest
 from prooftune.storage.objects import NoSuchObject, ObjectStore
@@ -17,6 +19,7 @@ from prooftune.storage.registry import read_registry
 from prooftune.storage.registry_contest import WEIGHTS
 
 VALIDATION = "validation.openai.jsonl"
+AT_PROVIDER = f"model/{MANAGED}"
 NEEDED = ("spec.yaml", "train.openai.jsonl", "holdout.jsonl", "candidate.predictions.jsonl")
 UNUSABLE = (NoSuchObject, IntegrityError, DataError, SpecError, ModelUnavailable)
 """What is wrong with the champion, not with this run: a store or hub that is away is worth another try."""
@@ -29,9 +32,11 @@ class ChampionFiles:
     run_id: str
     spec: RunSpec
     weights: Path
-    """Folder of its adapter, or of its whole model after a ``full`` training."""
+    """Folder of its adapter, of its whole model after a ``full`` training, or of the file that names a model at its provider."""
     base: Path
-    """Folder of its base model on this machine, with the tokenizer; ``weights`` after a ``full`` training."""
+    """Folder of its base model on this machine, with the tokenizer; ``weights`` after a ``full`` training and at a provider."""
+    managed: ManagedModel | None
+    """Which model it is at its provider; None = it is on this machine."""
     train: Path
     """Its training examples as conversations, ``train.openai.jsonl``."""
     validation: Path | None
@@ -58,11 +63,13 @@ def champion_files(store: ObjectStore, run_id: str) -> ChampionFiles:
     paths = {name: store.fetch(manifest.files[name]) for name in kept}
     spec = _spec_of(paths["spec.yaml"], run_id)
     folder = paths[weights[0]].parents[weights[0].count("/") - 1]
+    managed = read_managed(paths[AT_PROVIDER]) if AT_PROVIDER in paths else None
     return ChampionFiles(
         run_id=run_id,
         spec=spec,
         weights=folder,
-        base=folder if spec.backend.method.kind == "full" else _base_of(spec, manifest),
+        base=folder if managed or spec.backend.method.kind == "full" else _base_of(spec, manifest),
+        managed=managed,
         train=paths["train.openai.jsonl"],
         validation=paths.get(VALIDATION),
         holdout=paths["holdout.jsonl"],
@@ -93,11 +100,23 @@ def check_champion(store: ObjectStore, task: str) -> str:
         if gone := [name for name in names if not store.exists(manifest.files[name].key)]:
             raise NoSuchObject(f"{store.uri} holds no more {', '.join(gone)} of the champion {run_id}; restore them from a copy")
         spec = _spec_of(store.fetch(manifest.files["spec.yaml"]), run_id)
-        if spec.backend.method.kind != "full":
+        if spec.backend.method.kind != "full" and AT_PROVIDER not in manifest.files:
             _base_of(spec, manifest)
     except UNUSABLE as error:
         return str(error)
     return ""
+
+
+def read_managed(file: Path) -> ManagedModel:
+    """Return which model it is that a managed training handed on.
+
+    Raises:
+        DataError: the file is of another version.
+    """
+    try:
+        return ManagedModel.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{file.name} names no model of a provider that this version knows ({error.error_count()} problems)") from None
 
 
 def _weights_in(manifest: Manifest) -> list[str]:

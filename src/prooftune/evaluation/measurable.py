@@ -8,6 +8,7 @@ from prooftune.data.lines import read_lines
 from prooftune.economics.residency import check_residency
 from prooftune.evaluation.gate import check_gate_metrics
 from prooftune.evaluation.gate.slices import check_slices
+from prooftune.evaluation.general import check_askable
 from prooftune.evaluation.general.harness import check_tasks
 from prooftune.evaluation.judge.agreement import read_labels
 from prooftune.evaluation.metrics import check_metrics
@@ -20,7 +21,7 @@ def check_measurable(spec: RunSpec, holdout: Path) -> None:
     """Check metrics, slices, judge, human labels, lm-eval tasks, keys and residency.
 
     Raises:
-        SpecError: a metric lacks its option, or a model sits where the data must not go.
+        SpecError: a metric lacks its option, a model sits where the data must not go, or lm-eval's tasks are wanted of a managed model.
         DataError: a metric scores no held-out target, a column to slice by is not there, human labels cannot be read, or lm-eval knows no
             such task.
         EnvironmentLacks: a custom metric, a key or the package lm-eval is missing.
@@ -30,7 +31,10 @@ def check_measurable(spec: RunSpec, holdout: Path) -> None:
     check_slices(holdout, spec.task)
     targets = [example.target for example in read_lines(holdout, Example)]
     check_gate_metrics(targets, spec.task, spec.gate)
-    check_tasks(spec.general)
+    if spec.backend.managed:
+        check_askable(spec.general)
+    else:
+        check_tasks(spec.general)
     if spec.judge.model is not None:
         read_key(spec.judge.provider)
         if spec.judge.human_labels is not None:

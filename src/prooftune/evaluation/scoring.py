@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from prooftune.data.counting import Counter
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import verify_seal
 from prooftune.errors import DataError
@@ -18,9 +18,6 @@ from prooftune.evaluation.metrics.labels import write_confusion
 from prooftune.evaluation.metrics.refusals import share_of_empty, share_of_refusals
 from prooftune.spec import Task
 from prooftune.types import Evaluation, Example, Message, Prediction, Report, no_report
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 INTERVAL_SEED = 0
 """Of the bootstrap intervals of single metrics; the gate's comparison has its own."""
@@ -40,7 +37,7 @@ class Contest:
     task: Task
 
 
-def open_contest(train: Sequence[Example], holdout: Path, holdout_sha256: str, task: Task, tokenizer: PreTrainedTokenizerBase) -> Contest:
+def open_contest(train: Sequence[Example], holdout: Path, holdout_sha256: str, task: Task, counter: Counter) -> Contest:
     """Check the holdout's seal and read it.
 
     Raises:
@@ -54,10 +51,10 @@ def open_contest(train: Sequence[Example], holdout: Path, holdout_sha256: str, t
     examples = tuple(read_lines(holdout, Example))
     if not examples:
         raise DataError(f"{holdout.name} holds no example; at least one is required to evaluate a model: raise data.split.holdout")
-    return _contest(train, examples, holdout_sha256, task, tokenizer)
+    return _contest(train, examples, holdout_sha256, task, counter)
 
 
-def open_unsealed_contest(train: Sequence[Example], examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokenizerBase) -> Contest:
+def open_unsealed_contest(train: Sequence[Example], examples: Sequence[Example], task: Task, counter: Counter) -> Contest:
     """Return a contest on other examples than the holdout's, for choices that must not see it.
 
     Raises:
@@ -65,18 +62,16 @@ def open_unsealed_contest(train: Sequence[Example], examples: Sequence[Example],
     """
     if not examples:
         raise DataError("there is no validation example to choose on; at least one is required: raise data.split.validation")
-    return _contest(train, tuple(examples), "", task, tokenizer)
+    return _contest(train, tuple(examples), "", task, counter)
 
 
-def _contest(
-    train: Sequence[Example], examples: tuple[Example, ...], sha256: str, task: Task, tokenizer: PreTrainedTokenizerBase
-) -> Contest:
+def _contest(train: Sequence[Example], examples: tuple[Example, ...], sha256: str, task: Task, counter: Counter) -> Contest:
     targets = [example.target for example in examples]
     suitable = metrics_for([*(example.target for example in train), *targets], task)
     metrics = tuple(name for name in suitable if any(score(name, target, target, task) is not None for target in targets))
     if task.metric not in metrics:
         raise DataError(f"task.metric {task.metric} applies to none of the {len(targets)} targets; set another, such as exact_match")
-    return Contest(examples, sha256, metrics, task.max_answer_tokens or _answer_limit(train, tokenizer), task)
+    return Contest(examples, sha256, metrics, task.max_answer_tokens or _answer_limit(train, counter), task)
 
 
 def evaluate(
@@ -99,7 +94,8 @@ def evaluate(
     answers = answerer.answer(
         prompts, max_new_tokens=contest.max_new_tokens, report=lambda progress: report(progress.model_copy(update={"text": name}))
     )
-    seconds = time.perf_counter() - started
+    measured = not any(answer.kept or answer.latency_s is None for answer in answers)
+    seconds = time.perf_counter() - started if measured else None
     predictions = [_prediction(example, answer, contest) for example, answer in zip(contest.holdout, answers, strict=True)]
     evaluation = summarise(name, description, predictions, contest, seconds, answerer.batch_size, model)
     write_lines(out / f"{name}.predictions.jsonl", predictions)
@@ -110,14 +106,18 @@ def evaluate(
 
 
 def summarise(
-    name: str, description: str, predictions: Sequence[Prediction], contest: Contest, seconds: float, batch_size: int, model: str
+    name: str, description: str, predictions: Sequence[Prediction], contest: Contest, seconds: float | None, batch_size: int, model: str
 ) -> Evaluation:
-    """Return how a contestant did, from its answers: metrics with 95 % intervals, lengths in tokens, timings in seconds."""
+    """Return how a contestant did, from its answers: metrics with 95 % intervals, lengths in tokens, timings in seconds.
+
+    A timing is None where it was not measured: a percentile where one of the latencies is, the throughput where ``seconds`` is.
+    """
     import numpy as np
 
     answers, targets = [prediction.answer for prediction in predictions], [prediction.target for prediction in predictions]
     answer_tokens = [prediction.answer_tokens for prediction in predictions]
-    latencies = [prediction.latency_s for prediction in predictions]
+    latencies = [prediction.latency_s for prediction in predictions if prediction.latency_s is not None]
+    timed = len(latencies) == len(predictions)
     return Evaluation(
         name=name,
         description=description,
@@ -127,10 +127,10 @@ def summarise(
         answer_tokens_p50=float(np.percentile(answer_tokens, 50)),
         answer_tokens_p95=float(np.percentile(answer_tokens, 95)),
         prompt_tokens_mean=float(np.mean([prediction.prompt_tokens for prediction in predictions])),
-        latency_p50_s=float(np.percentile(latencies, 50)),
-        latency_p95_s=float(np.percentile(latencies, 95)),
+        latency_p50_s=float(np.percentile(latencies, 50)) if timed else None,
+        latency_p95_s=float(np.percentile(latencies, 95)) if timed else None,
         batch_size=batch_size,
-        tokens_per_second=sum(answer_tokens) / seconds,
+        tokens_per_second=None if seconds is None else sum(answer_tokens) / seconds,
         seconds=seconds,
         refusals=share_of_refusals(list(zip(answers, targets, strict=True))),
         empty=share_of_empty(answers),
@@ -148,12 +148,12 @@ def figures(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-def _answer_limit(train: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> int:
+def _answer_limit(train: Sequence[Example], counter: Counter) -> int:
     if not train:
         raise DataError("there is no training example to take the length of an answer from; set task.max_answer_tokens")
-    targets = tokenizer([example.target for example in train], add_special_tokens=False)["input_ids"]
+    longest = max(counter.text_tokens([example.target for example in train]))
     end_of_turn = 1
-    return math.ceil(1.5 * (max(len(target) for target in targets) + end_of_turn))
+    return math.ceil(1.5 * (longest + end_of_turn))
 
 
 def _prediction(example: Example, answer: Answer, contest: Contest) -> Prediction:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
+from prooftune.errors import SpecError
 from prooftune.providers.batches import RESULTS_KEPT_S, BatchStatus, answer_through, batch_key, custom_id
 from prooftune.providers.calls import TIMEOUT_S, Caller, Failure
 from prooftune.providers.chat import KEYS, ChatAnswer, Prompt, as_dicts, in_order
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 
 ADDRESS = "https://api.openai.com/v1"
 """Others of OpenAI's own, such as https://eu.api.openai.com/v1, keep data in a region."""
+OWN = (".openai.com", ".openai.azure.com")
+"""Ends of the hosts that serve OpenAI's own models."""
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 SEED = 7
 """OpenAI calls repeatability by it "best effort"."""
 LIMITS = ("max_completion_tokens", "max_tokens")
 """OpenAI's newer models take only the first; servers that followed the old protocol take only the second, and some ignore the first
-without a word. So OpenAI's own addresses are asked with the first, all others with the second, until they refuse it."""
+without a word. So the hosts in ``OWN`` are asked with the first, all others with the second, until they refuse it."""
 
 
 class _Content(BaseModel):
@@ -152,9 +155,15 @@ def _names(failure: Failure, parameter: str) -> bool:
 
 
 def open_client(where: str, provider: str, key: str, base_url: str | None = None) -> tuple[OpenAI, Caller]:
-    """Return the SDK's client, its own retries off, and what makes its requests; nothing is sent yet."""
+    """Return the SDK's client, its own retries off, and what makes its requests; nothing is sent yet.
+
+    Raises:
+        SpecError: no address is given for a provider other than OpenAI: what is meant for it must not go to OpenAI.
+    """
     from openai import APIError, OpenAI
 
+    if base_url is None and provider != "openai":
+        raise SpecError(f"{where} has no address; set base_url, for Azure to https://NAME.openai.azure.com/openai/v1")
     client = OpenAI(api_key=key, base_url=base_url or ADDRESS, max_retries=0, timeout=TIMEOUT_S)
     return client, Caller(where, KEYS[provider], key, APIError)
 
@@ -167,7 +176,7 @@ class OpenAIChat:
         self.name = model
         self.client, self.call = open_client(f"{provider} {model}" + (f" at {base_url}" if base_url else ""), provider, key, base_url)
         own = urlsplit(base_url or ADDRESS).hostname or ""
-        self._parameters = Parameters(LIMITS if own.endswith(".openai.com") else LIMITS[::-1], {"temperature": 0, "seed": SEED})
+        self._parameters = Parameters(LIMITS if own.endswith(OWN) else LIMITS[::-1], {"temperature": 0, "seed": SEED})
 
     def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> Iterator[ChatAnswer]:
         """Yield the answer to each prompt, in order, each as soon as it is there."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from prooftune.report.view import RunView
-from prooftune.report.wording import name_of, percent, points
+from prooftune.report.wording import items_of, name_of, percent, points
 
 SHOWN: Final = 5
 """Slices and clusters of failures named, each."""
@@ -33,7 +33,9 @@ def _forgetting(view: RunView) -> Iterator[str]:
     for part in view.forgetting.parts:
         if part.change < 0:
             unit = "points of accuracy" if part.unit == "accuracy" else "% of perplexity"
-            yield f"Forgetting, {part.name}: {part.before:.3f} → {part.after:.3f} ({points(part.change)} {unit}, n = {part.n:,})."
+            yield f"Forgetting, {part.name}: {part.before:.3f} → {part.after:.3f} ({points(part.change)} {unit}, {items_of(part)})."
+    for name, why in view.forgetting.not_measured.items():
+        yield f"Forgetting, {name}: not measured. {why}"
 
 
 def _failures(view: RunView) -> Iterator[str]:

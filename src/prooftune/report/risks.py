@@ -8,7 +8,7 @@ from typing import Final
 
 from prooftune.report.changes import Changes
 from prooftune.report.view import CANDIDATE, RunView
-from prooftune.report.wording import name_of, number, percent, points
+from prooftune.report.wording import items_of, name_of, number, percent, points
 
 WHOLES: Final = ("multiple choice", "perplexity")
 """The general suite's parts as wholes: they are looked at even where the gate judges neither."""
@@ -43,8 +43,10 @@ def _forgetting(view: RunView) -> Iterator[Risk]:
             yield Risk(name, check.passed, check.text)
         elif part.name in WHOLES:
             of = "accuracy" if part.unit == "accuracy" else "nats per token"
-            text = f"{part.before:.3f} → {part.after:.3f} {of} (n = {part.n:,}); the gate did not judge it."
+            text = f"{part.before:.3f} → {part.after:.3f} {of} ({items_of(part)}); the gate did not judge it."
             yield Risk(name, True if part.change >= 0 else None, text)
+    for part_name, why in view.forgetting.not_measured.items():
+        yield Risk(f"forgetting, {part_name}", None, f"Not measured. {why}")
 
 
 def _slices(view: RunView) -> Iterator[Risk]:

@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 
 from prooftune.report.svg import CONTESTANTS
 from prooftune.report.view import RunView
-from prooftune.report.wording import duration, flatten, interval, name_of, number, p_value, percent, points, split_order
+from prooftune.report.wording import flatten, interval, name_of, number, p_value, percent, points, split_order, timing
 from prooftune.types import Evaluation, SplitName
 
 MOST_COLUMNS: Final = 4
@@ -75,9 +75,9 @@ def effort_table(view: RunView) -> Table:
         "prompt tokens, mean": lambda e: f"{e.prompt_tokens_mean:,.1f}",
         "answer tokens, p50": lambda e: number(e.answer_tokens_p50),
         "answer tokens, p95": lambda e: number(e.answer_tokens_p95),
-        "latency, p50": lambda e: duration(e.latency_p50_s),
-        "latency, p95": lambda e: duration(e.latency_p95_s),
-        "generated tokens / s": lambda e: f"{e.tokens_per_second:,.1f}",
+        "latency, p50": lambda e: timing(e.latency_p50_s),
+        "latency, p95": lambda e: timing(e.latency_p95_s),
+        "generated tokens / s": lambda e: "not measured" if e.tokens_per_second is None else f"{e.tokens_per_second:,.1f}",
         "ended its turn": lambda e: percent(view.finished_share(e.name)),
         "refusals": lambda e: percent(e.refusals),
         "empty": lambda e: percent(e.empty),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from prooftune.types import Evaluation, Metric, SplitName, Verdict
 
 if TYPE_CHECKING:
+    from prooftune.evidence import General
     from prooftune.report.view import RunView
 
 TITLES: Final[dict[Verdict, str]] = {
@@ -97,6 +98,16 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def timing(seconds: float | None) -> str:
+    """Return seconds as ``duration`` does, or that there was no measurement."""
+    return "not measured" if seconds is None else duration(seconds)
+
+
+def items_of(part: General) -> str:
+    """Return how many items a part of the general suite rests on."""
+    return f"n = {part.n:,}" + (f", {part.unscored:,} unscored" if part.unscored else "")
+
+
 def number(value: object) -> str:
     """Return a figure as text: thousands separated, floats to four significant digits, yes and no for booleans, – for nothing."""
     if value is None or value == "":
@@ -111,9 +122,9 @@ def number(value: object) -> str:
 
 
 def batches(view: RunView) -> str:
-    """Return how answers were timed: ``in batches of 32 on this machine``."""
-    sizes = sorted({evaluation.batch_size for evaluation in view.evaluations})
-    return f"in batches of {' or '.join(str(size) for size in sizes)} on this machine"
+    """Return how answers were timed: ``in batches of 32 on this machine``, ``with 8 requests under way``."""
+    sizes = " or ".join(str(size) for size in sorted({evaluation.batch_size for evaluation in view.evaluations}))
+    return f"with {sizes} requests under way" if view.spec.backend.managed else f"in batches of {sizes} on this machine"
 
 
 def interval(metric: Metric) -> str:

@@ -192,6 +192,7 @@ class _Answer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets: the second would wait 40 ms for an acknowledgement of the first
     server: _Server
 
     def log_message(self, format: str, *args: object) -> None:

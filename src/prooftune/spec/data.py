@@ -53,7 +53,7 @@ class Data(Frozen):
 
     A relative path is looked up beside the spec.
     """
-    shape: Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion", "table"] = "auto"
+    shape: Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion", "preference", "table"] = "auto"
     """Form of the records; ``auto`` decides by the fields of the first records and says so."""
     columns: Columns = Columns()
     """Only for ``shape: table``."""

@@ -127,7 +127,7 @@ class Optimise(Frozen):
 class Baseline(Frozen):
     """The prompt-only contestants. A candidate must beat the best of them."""
 
-    ladder: Annotated[tuple[Rung, ...], OneOrMore] = ("zero_shot", "few_shot")
+    ladder: Annotated[tuple[Rung, ...], OneOrMore] = ("zero_shot", "few_shot", "retrieved")
     """Rungs, in order: zero_shot, few_shot (the same demonstrations for all), retrieved (the nearest training examples for each
     question), optimised (a search for instructions and demonstrations), larger_model, rag (passages of your documents)."""
     shots: Annotated[int, Field(ge=1, le=64)] = 8

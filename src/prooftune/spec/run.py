@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import Self
 
 import yaml
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
+from prooftune.errors import Problem, SpecError
 from prooftune.spec.data import Data, Split
 from prooftune.spec.evaluation import Baseline, Gate, General, Judge, LearningCurve, Task
 from prooftune.spec.fields import Name
 from prooftune.spec.provider import Budget, Provider
-from prooftune.spec.training import Backend, Store, Tracking
+from prooftune.spec.training import Backend, ProviderName, Store, Tracking
 from prooftune.spec.use import Use
 from prooftune.types import Frozen
+
+
+class Alternative(Frozen):
+    """Another backend for the same task."""
+
+    backend: Backend
+    provider: Provider = Provider()
 
 
 class RunSpec(Frozen):
@@ -26,6 +34,8 @@ class RunSpec(Frozen):
     baseline: Baseline = Baseline()
     backend: Backend = Backend()
     provider: Provider = Provider()
+    alternatives: dict[ProviderName, Alternative] = {}
+    """Further backends, by provider, for `prooftune compare`; a run of its own uses none of them."""
     budget: Budget = Budget()
     gate: Gate = Gate()
     judge: Judge = Judge()
@@ -37,9 +47,9 @@ class RunSpec(Frozen):
 
     @property
     def of_contest(self) -> RunSpec:
-        """What of it a comparison of two tuned models depends on: task, backend, gate and the seed; the rest as by default."""
-        data = Data(source="-", split=Split(seed=self.data.split.seed))
-        return RunSpec(name=self.name, data=data, task=self.task, backend=self.backend, gate=self.gate)
+        """What of it a comparison of two tuned models depends on: task, backend, gate, the seed and where data may go."""
+        data = Data(source="-", residency=self.data.residency, split=Split(seed=self.data.split.seed))
+        return RunSpec(name=self.name, data=data, task=self.task, backend=self.backend, provider=self.provider, gate=self.gate)
 
     @model_validator(mode="after")
     def _what_decides_is_there(self) -> Self:
@@ -51,6 +61,32 @@ class RunSpec(Frozen):
         if self.gate.max_payback_months is not None and self.use.requests_per_month is None:
             raise ValueError("gate.max_payback_months needs use.requests_per_month: without a volume nothing is paid back by a date")
         return self
+
+    @model_validator(mode="after")
+    def _alternatives_are_named_right(self) -> Self:
+        for name, alternative in self.alternatives.items():
+            if alternative.backend.provider != name:
+                raise ValueError(f"alternatives.{name} has backend.provider {alternative.backend.provider}; both must be the same")
+        return self
+
+    def on_backend(self, provider: str) -> RunSpec:
+        """Return the spec as it runs on another of its backends.
+
+        Raises:
+            SpecError: it has no such backend, or what that one needs is not set.
+        """
+        if provider == self.backend.provider:
+            return self.model_copy(update={"alternatives": {}})
+        alternative = next((found for name, found in self.alternatives.items() if name == provider), None)
+        if alternative is None:
+            known = ", ".join([self.backend.provider, *self.alternatives])
+            raise SpecError(f"the spec has no backend {provider!r}; it has {known}: add it under alternatives.{provider}")
+        changed = {"backend": alternative.backend.model_dump(), "provider": alternative.provider.model_dump(), "alternatives": {}}
+        try:
+            return RunSpec.model_validate(self.model_dump() | changed)
+        except ValidationError as error:
+            reasons = tuple(Problem(f"alternatives.{provider}", item["msg"]) for item in error.errors(include_url=False))
+            raise SpecError(f"the backend {provider} is not usable:", reasons) from None
 
     @model_validator(mode="after")
     def _provider_has_what_it_needs(self) -> Self:

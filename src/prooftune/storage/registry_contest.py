@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from prooftune.providers.collection import MANAGED
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import NoSuchObject, ObjectStore
 from prooftune.storage.registry_document import opponent_of, read_document
@@ -19,7 +20,7 @@ class Contest(NamedTuple):
     """What a published run says of its candidate."""
 
     weights: tuple[str, ...]
-    """SHA-256 of its safetensors files, sorted."""
+    """SHA-256 of its safetensors files, sorted, or of the file that names a model at its provider."""
     told: bool
     """Whether it says which champion the candidate met."""
     met: str | None
@@ -55,8 +56,9 @@ def contest_of(store: ObjectStore, run_id: str) -> Contest:
 
 
 def weights_of(files: Mapping[str, ArtifactRef]) -> tuple[str, ...]:
-    """Return the digests of the weights among a run's files, by name, sorted."""
-    return tuple(sorted(ref.sha256 for name, ref in files.items() if name.startswith(WEIGHTS) and name.endswith(".safetensors")))
+    """Return the digests of the weights among a run's files, sorted; for a model at its provider, that of the file that names it."""
+    kept = (".safetensors", f"/{MANAGED}")
+    return tuple(sorted(ref.sha256 for name, ref in files.items() if name.startswith(WEIGHTS) and name.endswith(kept)))
 
 
 def _published_with(store: ObjectStore, run_id: str, files: Mapping[str, ArtifactRef]) -> bool:

@@ -25,8 +25,8 @@ class Item(Frozen):
     """A line of ``general.jsonl``: a question with whether it was answered rightly, or a text with its loss in nats."""
 
     topic: str
-    before: bool | float
-    after: bool | float
+    before: bool | float | None
+    after: bool | float | None
     question: str | None = None
     choices: tuple[str, ...] = ()
     answer: int = 0
@@ -44,7 +44,7 @@ def check_forgetting(audit: Audit) -> None:
     questions = [Question(one.topic, one.question or "", one.choices, one.answer) for one in asked]
     texts = [Text(one.topic, one.text) for one in read]
     before, after = (
-        Answers(tuple(bool(getattr(one, side)) for one in asked), tuple((float(getattr(one, side)), one.tokens) for one in read))
+        Answers(tuple(getattr(one, side) for one in asked), tuple((float(getattr(one, side)), one.tokens) for one in read))
         for side in ("before", "after")
     )
     expected = [part.model_dump(mode="json") for part in compare_suite(questions, texts, before, after)]

@@ -49,7 +49,7 @@ def check_data(audit: Audit) -> list[Example]:
             audit.same("counts", "data_manifest.json", f"splits.{name}.examples", split["examples"], _lines(made.read_bytes()))
     examples = audit.rows("holdout.jsonl", Example) or []
     for example in examples:
-        audit.same("examples", "holdout.jsonl", f"id of {example.source}", example.id, example_id(example.messages))
+        audit.same("examples", "holdout.jsonl", f"id of {example.source}", example.id, example_id(example.messages, example.rejected))
     if len({example.id for example in examples}) < len(examples):
         audit.note("holdout.jsonl", "the ids", "some stand twice", "each once")
     return examples

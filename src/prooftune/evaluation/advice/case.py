@@ -90,6 +90,8 @@ class Case:
     @property
     def _local(self) -> list[Evaluation]:
         """Baselines that the candidate's own base model answered, on this machine."""
+        if self.spec.backend.managed:
+            return []
         return [one for one in self.baselines if one.name != "larger_model" and one.model in ("", self.spec.backend.model)]
 
     def _asked(self, baseline: Evaluation) -> int:
@@ -103,7 +105,7 @@ class Case:
         its tokens.
         """
         best, hours, volume = self.best, self.training_hours, self.spec.use.requests_per_month
-        if best is None or best not in self._local or hours is None or volume is None:
+        if best is None or best not in self._local or best.seconds is None or hours is None or volume is None:
             return None
         usd_per_hour = machine_hour(self.spec.use, self.machine, self.prices).usd
         answering = 0.0
@@ -123,4 +125,4 @@ class Case:
 
 def _tokens_per_second(baseline: Evaluation, asked: int) -> float | None:
     tokens = asked * (baseline.prompt_tokens_mean + baseline.answer_tokens_mean)
-    return tokens / baseline.seconds if baseline.seconds > 0 and tokens > 0 else None
+    return tokens / baseline.seconds if baseline.seconds and tokens > 0 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from prooftune.evaluation.answers.generation import BATCH_SIZE, generate
@@ -24,7 +24,10 @@ class Answer:
     """Tokens generated, the end-of-turn token included where it is counted."""
     finished: bool
     """True when the model ended its turn; False when it was cut at the token limit."""
-    latency_s: float
+    latency_s: float | None
+    """None = not measured: it came through a provider's batch API."""
+    kept: bool = field(default=False, compare=False)
+    """Whether an earlier call had it already: then the time that this one took says nothing."""
 
 
 class Answerer(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,4 +29,15 @@ def read_kept(path: Path, kind: type[Row]) -> list[Row]:
 def keep(path: Path, row: BaseModel) -> None:
     """Append a row; one thread at a time."""
     with path.open("ab") as file:
-        file.write(row.model_dump_json().encode() + b"\n")
+        file.write(_line(row))
+
+
+def keep_together(path: Path, rows: Iterable[BaseModel]) -> None:
+    """Append rows, all or none of them, whenever the process is killed."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_bytes(path.read_bytes() + b"".join(map(_line, rows)))
+    unfinished.replace(path)
+
+
+def _line(row: BaseModel) -> bytes:
+    return row.model_dump_json().encode() + b"\n"

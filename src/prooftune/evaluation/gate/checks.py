@@ -132,13 +132,17 @@ def _forgetting_checks(forgetting: Forgetting | None, gate: Gate) -> list[Check]
     parts = [part for part in forgetting.parts if part.name in GUARDED_PARTS or part.name.startswith("lm-eval")]
     tested = holm([part.p_value for part in parts if part.p_value is not None])
     adjusted = iter(tested)
-    return [_forgetting_check(part, None if part.p_value is None else next(adjusted), limit, gate) for part in parts]
+    checks = [_forgetting_check(part, None if part.p_value is None else next(adjusted), limit, gate) for part in parts]
+    if (why := forgetting.not_measured.get("multiple choice")) is not None:
+        checks.append(Check(name="forgetting, multiple choice", passed=None, text=f"Not measured: {why}"))
+    return checks
 
 
 def _forgetting_check(part: General, p_value: float | None, limit: float, gate: Gate) -> Check:
     passed = _passed(part.change, p_value, gate.alpha, shown_beyond=limit, beyond=limit)
     if part.unit == "accuracy":
         change = _change(part.before, part.after, part.change, p_value, part.n)
+        change += f", {part.unscored} unscored" if part.unscored else ""
         allowed = f"it may fall by {100 * limit:g} points"
     else:
         tested = "" if p_value is None else f", Holm-adjusted {p_text(p_value)}"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from prooftune.data.lines import read_lines, write_lines
-from prooftune.evaluation.answers.answering import Answerer, LocalAnswerer
-from prooftune.evaluation.ladder.prompts import Asked, Room
+from prooftune.evaluation.answers.answering import Answerer
+from prooftune.evaluation.answers.subject import Subject
+from prooftune.evaluation.ladder.prompts import Asked
 from prooftune.evaluation.ladder.rungs import RUNGS, Questions, Setting
 from prooftune.evaluation.scoring import evaluate, figures, open_contest
-from prooftune.models.loading import load_base, load_tokenizer
 from prooftune.spec import Baseline, Rung, Task
 from prooftune.types import Evaluation, Example, Progress, Report, no_report
 
@@ -23,19 +23,17 @@ def run_baselines(
     validation: Path,
     holdout: Path,
     holdout_sha256: str,
-    model_folder: Path,
+    base: Subject,
     task: Task,
     baseline: Baseline,
     out: Path,
     report: Report = no_report,
     *,
-    trust_remote_code: bool = False,
-    model_name: str = "",
     larger: Callable[[], Answerer] | None = None,
     embedding_folder: Path | None = None,
     documents: Path | None = None,
 ) -> dict[str, Any]:
-    """Let each rung answer the holdout once; return each rung's figures.
+    """Let each rung answer the holdout once; return each rung's figures. All but the rung larger_model prompt ``base``.
 
     Writes ``RUNG.predictions.jsonl``, ``RUNG.evaluation.json``, ``RUNG.prompt.json`` (the messages that stand before every question),
     ``RUNG.prompts.jsonl`` where prompts differ by more than the question, and ``RUNG.choice.json`` where a number of demonstrations was
@@ -47,18 +45,15 @@ def run_baselines(
         DataError: the holdout is empty, a question does not fit into the model's context, or the documents hold no text.
         SpecError: a rung lacks what it needs: another model, documents.
         ModelUnavailable: a model cannot be loaded safely.
+        TransientError, EnvironmentLacks: a model behind an API could not be asked.
     """
     examples = tuple(read_lines(train, Example))
-    tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
-    contest = open_contest(examples, holdout, holdout_sha256, task, tokenizer)
-    model = load_base(model_folder, trust_remote_code=trust_remote_code)
     setting = Setting(
         train=examples,
         validation=tuple(read_lines(validation, Example)),
-        contest=contest,
+        contest=open_contest(examples, holdout, holdout_sha256, task, base.counter),
         baseline=baseline,
-        answerer=LocalAnswerer(model, tokenizer, model_name),
-        room=Room(tokenizer, getattr(model.config.get_text_config(), "max_position_embeddings", None), contest.max_new_tokens),
+        base=base,
         out=out,
         larger=larger,
         embedding_folder=embedding_folder,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from prooftune.training.encoding import prompt_ids, with_system
+from prooftune.data.counting import Counter
+from prooftune.training.encoding import with_system
 from prooftune.types import Example, Frozen, Message
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Messages = tuple[Message, ...]
 Help = TypeVar("Help")
@@ -64,7 +62,7 @@ def question_text(example: Example) -> str:
 class Room:
     """How long a prompt may be."""
 
-    tokenizer: PreTrainedTokenizerBase
+    counter: Counter
     context: int | None
     """Tokens that the model can attend to; None = any number."""
     max_new_tokens: int
@@ -83,4 +81,4 @@ class Room:
 
     def tokens_of(self, messages: Sequence[Message]) -> int:
         """Return how many tokens the model sees before it answers."""
-        return len(prompt_ids(messages, self.tokenizer))
+        return self.counter.prompt_tokens(messages)

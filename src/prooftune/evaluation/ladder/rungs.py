@@ -21,6 +21,7 @@ from pathlib import Path
 
 from prooftune.errors import DataError, SpecError
 from prooftune.evaluation.answers.answering import Answerer
+from prooftune.evaluation.answers.subject import Subject
 from prooftune.evaluation.ladder.demonstrations import choose_demonstrations
 from prooftune.evaluation.ladder.passages import read_passages, with_passages
 from prooftune.evaluation.ladder.prompts import Messages, Prompt, Room, ask, question_text, turns
@@ -40,9 +41,8 @@ class Setting:
     validation: tuple[Example, ...]
     contest: Contest
     baseline: Baseline
-    answerer: Answerer
-    """The base model, on this machine."""
-    room: Room
+    base: Subject
+    """The model that is prompted; only ``larger_model`` asks another."""
     out: Path
     larger: Callable[[], Answerer] | None
     embedding_folder: Path | None
@@ -52,6 +52,11 @@ class Setting:
     def task(self) -> Task:
         """What is asked for."""
         return self.contest.task
+
+    @cached_property
+    def room(self) -> Room:
+        """How long a prompt may be."""
+        return Room(self.base.counter, self.base.context, max(self.contest.max_new_tokens, self.base.least_answer_tokens))
 
     @property
     def system(self) -> str:
@@ -123,7 +128,7 @@ def optimised(setting: Setting, report: Report) -> Questions:
     from prooftune.evaluation.ladder.optimised import optimise_prompt
 
     limit, room = setting.contest.max_new_tokens, setting.room
-    prompt = optimise_prompt(setting.train, setting.validation, setting.answerer, setting.task, setting.baseline, limit, report, room)
+    prompt = optimise_prompt(setting.train, setting.validation, setting.base.searcher, setting.task, setting.baseline, limit, report, room)
     return _behind(prompt, setting, how="found by a search on validation examples: ")
 
 
@@ -173,9 +178,10 @@ def _behind(prompt: Prompt, setting: Setting, *, how: str = "", answerer: Answer
     shown = prompt.demonstrations
     asked = [setting.room.fit(shown, partial(ask, example, prompt.system)) for example in setting.contest.holdout]
     demonstrations = f"{_counted(len(shown), 'demonstration')} from the training split" if shown else "no demonstrations"
-    around = f"{setting.tokens_around(prompt.system, shown)} tokens around each question"
+    about = "" if setting.base.counter.exact else "about "
+    around = f"{about}{setting.tokens_around(prompt.system, shown)} tokens around each question"
     description = f"{how}{_instruction(prompt.system)}, {demonstrations}, {around}{_left_out(asked, len(shown))}"
-    return Questions(tuple(messages for messages, _ in asked), prompt.messages, True, description, answerer or setting.answerer)
+    return Questions(tuple(messages for messages, _ in asked), prompt.messages, True, description, answerer or setting.base.answerer)
 
 
 def _each(put: Callable[[Example], tuple[Messages, int]], most: int, shown: str, setting: Setting) -> Questions:
@@ -183,7 +189,7 @@ def _each(put: Callable[[Example], tuple[Messages, int]], most: int, shown: str,
     asked = [put(example) for example in setting.contest.holdout]
     description = f"{_instruction(setting.system)}, {shown}{_left_out(asked, most)}"
     prompts = tuple(messages for messages, _ in asked)
-    return Questions(prompts, with_system((), setting.system), False, description, setting.answerer)
+    return Questions(prompts, with_system((), setting.system), False, description, setting.base.answerer)
 
 
 def _counted(count: int, noun: str) -> str:
@@ -213,8 +219,8 @@ def _choice(name: str, most: int, put: Callable[[Example, int], Messages], setti
     if path.exists():
         return ShotsChoice.model_validate_json(path.read_bytes())
     if setting.chosen_on and most > 1:
-        contest = open_unsealed_contest(setting.train, setting.chosen_on, setting.task, setting.room.tokenizer)
-        choice = choose_shots(most, put, contest, setting.answerer, report)
+        contest = open_unsealed_contest(setting.train, setting.chosen_on, setting.task, setting.base.counter)
+        choice = choose_shots(most, put, contest, setting.base.searcher, report)
     else:
         choice = ShotsChoice(shots=most, metric=setting.task.metric, scores={}, n=0)
     unfinished = path.with_suffix(".unfinished")

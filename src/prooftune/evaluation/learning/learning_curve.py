@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prooftune.data.counting import TokenizerCounter
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import in_spread_order
 from prooftune.errors import DataError
@@ -117,7 +118,7 @@ def score_on_validation(
     """
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust_remote_code)
     questions = list(read_lines(validation, Example))
-    contest = open_unsealed_contest(list(read_lines(train, Example)), questions, task, tokenizer)
+    contest = open_unsealed_contest(list(read_lines(train, Example)), questions, task, TokenizerCounter(tokenizer))
     model = load_candidate(model_folder, weights, kind=kind, trust_remote_code=trust_remote_code)
     answers = LocalAnswerer(model, tokenizer).answer(
         [with_system(example.prompt, task.system) for example in questions], max_new_tokens=contest.max_new_tokens, report=report

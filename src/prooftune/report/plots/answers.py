@@ -120,7 +120,7 @@ def _most_confused(cells: Sequence[Confusion]) -> list[str]:
 
 
 def _by_contestant(view: RunView, field: str, title: str, axis: str, text: Callable[[object], str]) -> Plot | None:
-    evaluations = [evaluation for evaluation in view.evaluations if view.predictions.get(evaluation.name)]
+    evaluations = [one for one in view.evaluations if view.predictions.get(one.name) and _measured(one, field)]
     if not evaluations:
         return None
     values = {e.name: [_value(prediction, field) for prediction in view.predictions[e.name]] for e in evaluations}
@@ -146,14 +146,23 @@ def _density(counts: Sequence[int] | NDArray[np.int64], edges: Sequence[float]) 
     return [float(height) for height in np.asarray(counts) / np.diff(edges)]
 
 
+def _measured(evaluation: Evaluation, field: str) -> bool:
+    """Return whether every answer has a value: there are no latencies of answers that came through a provider's batch API."""
+    return field == "answer_tokens" or evaluation.latency_p50_s is not None
+
+
 def _quantiles(evaluation: Evaluation, field: str) -> tuple[float, float]:
     if field == "answer_tokens":
         return evaluation.answer_tokens_p50, evaluation.answer_tokens_p95
-    return evaluation.latency_p50_s, evaluation.latency_p95_s
+    return _seconds(evaluation.latency_p50_s), _seconds(evaluation.latency_p95_s)
 
 
 def _value(prediction: Prediction, field: str) -> float:
-    return prediction.answer_tokens if field == "answer_tokens" else prediction.latency_s
+    return prediction.answer_tokens if field == "answer_tokens" else _seconds(prediction.latency_s)
+
+
+def _seconds(measured: float | None) -> float:
+    return np.nan if measured is None else measured
 
 
 def _distributions(

@@ -1,0 +1,88 @@
+"""How many tokens a text or a prompt has: by the tokenizer of a model on this machine, or as a provider counts them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from prooftune.economics.lengths import CHARACTERS_PER_TOKEN, TOKENS_PER_TURN
+from prooftune.training.encoding import prompt_ids
+from prooftune.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Counter(Protocol):
+    """Counts tokens as one model sees them."""
+
+    exact: bool
+    """False = an estimate: the model's tokenizer is not public."""
+
+    def text_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text, without any that the conversation puts around it."""
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the model sees before it answers."""
+
+
+class TokenizerCounter:
+    """Counts with a tokenizer and its chat template."""
+
+    exact = True
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def text_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text."""
+        return [len(ids) for ids in self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the model sees before it answers.
+
+        Raises:
+            DataError: the chat template refuses the messages.
+            ModelUnavailable: the tokenizer has no chat template.
+        """
+        return len(prompt_ids(messages, self._tokenizer))
+
+
+class OpenAICounter:
+    """Counts as OpenAI and Azure bill: 3 tokens a message, its role and its text, and 3 to open the answer.
+
+    Source: https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken.
+    """
+
+    exact = True
+
+    def text_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text in o200k_base, the vocabulary of every model that can be tuned there."""
+        from bpe_openai import get_encoding
+
+        encoding = get_encoding("o200k_base")
+        return [len(encoding.encode_ordinary(text)) for text in texts]
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the model sees before it answers."""
+        return 3 + 3 * len(messages) + sum(self.text_tokens([part for message in messages for part in (message.role, message.content)]))
+
+
+class CharacterCounter:
+    """Estimates tokens from characters: for models whose tokenizer is not public, or not on this machine."""
+
+    exact = False
+
+    def text_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the likely tokens of each text."""
+        return [math.ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts]
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the model likely sees before it answers; the opening of its turn counts as a turn."""
+        return TOKENS_PER_TURN * (len(messages) + 1) + sum(self.text_tokens([message.content for message in messages]))
+
+
+def counter_at(provider: str) -> Counter:
+    """Return who counts the tokens of a provider's models."""
+    return OpenAICounter() if provider in ("openai", "azure") else CharacterCounter()

@@ -1,0 +1,39 @@
+"""Makes the order of a managed job from a spec and its splits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from prooftune.providers.submission import Rows
+from prooftune.providers.tuning import Order, Tuner
+from prooftune.spec import RunSpec
+from prooftune.storage.disk import sha256_of
+
+
+def write_rows(tuner: Tuner, spec: RunSpec, splits: Mapping[str, Path], folder: Path) -> Rows:
+    """Write the training and validation splits in the provider's form. The same examples give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {name: folder / f"{name}.jsonl" for name in splits}
+    for name, path in splits.items():
+        tuner.write_rows(path, spec.task.system, spec.backend.objective, rows[name])
+    validation = rows.get("validation")
+    return Rows(rows["train"], validation if validation is not None and validation.stat().st_size else None)
+
+
+def order_of(tuner: Tuner, spec: RunSpec, rows: Rows) -> Order:
+    """Return what a spec orders: its digest is the run key."""
+    grader = spec.provider.grader
+    return Order(
+        provider=tuner.provider,
+        address=tuner.address,
+        model=spec.backend.model,
+        objective=spec.backend.objective,
+        hyperparameters=spec.provider.hyperparameters,
+        seed=spec.backend.method.seed,
+        name=spec.name,
+        train_sha256=sha256_of(rows.train),
+        validation_sha256=sha256_of(rows.validation) if rows.validation else None,
+        grader=json.dumps(grader, sort_keys=True) if grader else None,
+    )

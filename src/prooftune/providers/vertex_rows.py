@@ -1,0 +1,239 @@
+"""Training rows in Gemini's form, and what Vertex AI refuses in them; ``settings`` puts an order's hyperparameters into the SDK's words.
+
+Source: https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/tuning/supervised-tuning/prepare-data, …/preference-tuning and
+…/preference-tuning/prepare-data, read on 2026-11-26. The SDK has types for preference rows (``GeminiPreferenceExample``) and none for
+supervised ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+from prooftune.data.lines import read_lines
+from prooftune.errors import DataError, Problem, SpecError
+from prooftune.providers.tuning import Order
+from prooftune.spec import Objective
+from prooftune.training.encoding import with_system
+from prooftune.types import Example, Message
+
+FILE_BYTES = 1_000_000_000
+ROWS_MAX = {"supervised": 1_000_000, "preference": 10_000_000}
+VALIDATION_ROWS_MAX = 5_000
+TOKENS_PER_EXAMPLE = 131_072
+ADAPTER_SIZES = {1: "ONE", 2: "TWO", 4: "FOUR", 8: "EIGHT", 16: "SIXTEEN"}
+"""The API also knows 32, which no Gemini model takes."""
+METHODS: dict[Objective, str] = {"supervised": "SUPERVISED_FINE_TUNING", "preference": "PREFERENCE_TUNING"}
+ROLES = {"user": "user", "assistant": "model"}
+SYSTEM: dict[Objective, str] = {"supervised": "systemInstruction", "preference": "system_instruction"}
+"""The documentation spells it differently for each; both spellings are read."""
+_FIELDS: dict[Objective, tuple[frozenset[str], frozenset[str]]] = {
+    "supervised": (frozenset({"contents"}), frozenset({"contents", "tools", *SYSTEM.values()})),
+    "preference": (frozenset({"contents", "completions"}), frozenset({"contents", "completions", *SYSTEM.values()})),
+}
+"""Fields that a row must have, and may have."""
+
+
+class _Unfit(Exception):
+    """A row that would be refused."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code, self.reason = code, reason
+
+
+def write_rows(examples: Path, system: str, objective: Objective, out: Path) -> None:
+    """Write examples in Gemini's form, one line an example, in their order.
+
+    Raises:
+        DataError: an example holds a tool's answer, or a preference tuning is to learn from an example without a rejected answer.
+        SpecError: Vertex AI is not asked for that objective.
+    """
+    method(objective)
+    with out.open("w", encoding="utf-8", newline="\n") as file:
+        for number, example in enumerate(read_lines(examples, Example), start=1):
+            row = _row(example, system, objective, f"{examples.name}:{number} (from {example.source})")
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _row(example: Example, system: str, objective: Objective, where: str) -> dict[str, Any]:
+    messages = with_system(example.messages, system)
+    if any(message.role == "tool" for message in messages):
+        raise DataError(f"{where} holds a tool's answer; Gemini takes one only with the call it answers, which examples do not hold")
+    instruction, contents = as_contents(messages if objective == "supervised" else messages[:-1])
+    head = {SYSTEM[objective]: {"role": "system", "parts": instruction}} if instruction else {}
+    if objective == "supervised":
+        return {**head, "contents": contents}
+    if example.rejected is None:
+        raise DataError(
+            f"{where} has no rejected answer, and backend.objective preference learns from pairs; give records with chosen and rejected "
+            "answers, or set backend.objective: supervised"
+        )
+    answers = ((1, example.target), (0, example.rejected))
+    return {
+        **head,
+        "contents": contents,
+        "completions": [{"score": score, "completion": {"role": "model", "parts": [{"text": text}]}} for score, text in answers],
+    }
+
+
+def as_contents(messages: Sequence[Message]) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+    """Return the parts of the system instruction, and the turns. Messages of one role in a row become one turn."""
+    instruction = [{"text": message.content} for message in messages if message.role == "system"]
+    turns = [message for message in messages if message.role != "system"]
+    contents = [
+        {"role": ROLES[role], "parts": [{"text": message.content} for message in group]}
+        for role, group in groupby(turns, key=lambda message: message.role)
+    ]
+    return instruction, contents
+
+
+def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -> list[Problem]:
+    """Return what would be refused in a file of rows, each problem with its line."""
+    problems: list[Problem] = []
+    if (size := path.stat().st_size) > FILE_BYTES:
+        problems.append(Problem(path.name, f"has {size:,} bytes; a file may have {FILE_BYTES:,}", "file-too-large"))
+    rows = 0
+    for number, line in _lines(path):
+        rows += 1
+        try:
+            _check_row(_parse(line), order.objective)
+        except _Unfit as unfit:
+            problems.append(Problem(f"{path.name}:{number}", unfit.reason, unfit.code))
+    most = VALIDATION_ROWS_MAX if role == "validation" else ROWS_MAX[order.objective]
+    if rows > most:
+        problems.append(
+            Problem(f"{path.name}:{most + 1}", f"is row {most + 1:,} of {rows:,}; a {role} file may have {most:,}", "too-many-rows")
+        )
+    if not rows:
+        problems.append(Problem(f"{path.name}:1", "is empty; a file has at least one row", "too-few-rows"))
+    return problems
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        yield from enumerate(file, start=1)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    if not line.strip():
+        raise _Unfit("blank-line", "is blank; each line is a JSON object")
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise _Unfit("not-utf8", f"is not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError):
+        raise _Unfit("not-json", "is not JSON; each line is a JSON object") from None
+    if not isinstance(row, dict):
+        raise _Unfit("not-an-object", f"is a JSON {type(row).__name__}; each line is a JSON object")
+    return row
+
+
+def _check_row(row: dict[str, Any], objective: Objective) -> None:
+    required, allowed = _FIELDS[objective]
+    if missing := sorted(required - row.keys()):
+        raise _Unfit("missing-field", f"has no {', '.join(missing)}; a {objective} row has {', '.join(sorted(required))}")
+    if unknown := sorted(row.keys() - allowed):
+        raise _Unfit("unknown-field", f"has the fields {', '.join(unknown)}; a {objective} row may have {', '.join(sorted(allowed))}")
+    given = [name for name in SYSTEM.values() if name in row]
+    if len(given) > 1:
+        raise _Unfit("two-system-instructions", f"has both {' and '.join(given)}; they are the same field")
+    texts = [text for name in given for text in _texts(row[name], name)]
+    texts += _turns(row["contents"], "model" if objective == "supervised" else "user")
+    if objective == "preference":
+        texts += _pair(row["completions"])
+    # No tokenizer of Gemini's works offline. A token never spans two words, so that what is counted here are tokens at least.
+    words = sum(len(text.split()) for text in texts)
+    if words > TOKENS_PER_EXAMPLE:
+        raise _Unfit("too-long", f"has {words:,} words, each a token at least; an example may have {TOKENS_PER_EXAMPLE:,} tokens")
+
+
+def _turns(contents: object, last: str) -> list[str]:
+    if not isinstance(contents, list) or not contents:
+        raise _Unfit("no-contents", "has contents that are no list of turns, or none")
+    texts: list[str] = []
+    for number, turn in enumerate(contents, start=1):
+        expected = ("user", "model")[(number - 1) % 2]
+        if not isinstance(turn, dict) or turn.get("role") not in ROLES.values():
+            raise _Unfit("bad-role", f"contents {number} has no role, or neither of user and model")
+        if turn["role"] != expected:
+            raise _Unfit("wrong-turn", f"contents {number} has role {turn['role']!r}; turns begin with 'user' and alternate")
+        texts += _texts(turn, f"contents {number}")
+    if contents[-1]["role"] != last:
+        raise _Unfit("wrong-last-role", f"ends with role {contents[-1]['role']!r}; contents end with {last!r}")
+    return texts
+
+
+def _texts(content: object, where: str) -> list[str]:
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if not isinstance(parts, list) or not parts:
+        raise _Unfit("no-parts", f"{where} has no parts")
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    if not all(isinstance(text, str) and text for text in texts):
+        raise _Unfit("no-text", f"{where} has a part without text")
+    return [text for text in texts if text]
+
+
+def _pair(completions: object) -> list[str]:
+    """Return the longer answer's texts."""
+    if not isinstance(completions, list) or len(completions) != 2:
+        raise _Unfit("no-pair", "has completions that are not two: a preferred and a dispreferred one")
+    for number, one in enumerate(completions, start=1):
+        if not isinstance(one, dict) or not isinstance(one.get("completion"), dict) or one["completion"].get("role") != "model":
+            raise _Unfit("bad-completion", f"completion {number} is not one turn of the model")
+    scores = [one.get("score") for one in completions]
+    if any(isinstance(score, bool) or score not in (0, 1) for score in scores) or scores[0] == scores[1]:
+        raise _Unfit("bad-score", f"has completions with the scores {scores[0]!r} and {scores[1]!r}; one is 1 (preferred), the other 0")
+    return max((_texts(one["completion"], f"completion {number}") for number, one in enumerate(completions, start=1)), key=_words)
+
+
+def _words(texts: list[str]) -> int:
+    return sum(len(text.split()) for text in texts)
+
+
+def method(objective: Objective) -> str:
+    """Return Vertex AI's name of an objective.
+
+    Raises:
+        SpecError: it is not asked for that one.
+    """
+    if objective not in METHODS:
+        raise SpecError(
+            f"backend.objective is {objective}; vertex tunes by {' or '.join(METHODS)} here. Its reinforcement tuning is "
+            "a preview whose terms exclude confidential data and use in production"
+        )
+    return METHODS[objective]
+
+
+def settings(order: Order) -> dict[str, Any]:
+    """Return an order's hyperparameters as fields of the SDK's ``CreateTuningJobConfig``. Vertex AI takes no seed.
+
+    Raises:
+        SpecError: a hyperparameter is none that Vertex AI takes for Gemini; the message names the field.
+    """
+    chosen, kind = order.hyperparameters, method(order.objective)
+    refused = {
+        "learning_rate": "set learning_rate_multiplier",
+        "batch_size": "it takes one for open models alone, and chooses Gemini's",
+        "adapter_alpha": "it chooses it",
+    }
+    for name, advice in refused.items():
+        if getattr(chosen, name) is not None:
+            raise SpecError(f"provider.hyperparameters.{name} is set, and vertex does not take it for Gemini; {advice}")
+    if chosen.beta is not None and order.objective != "preference":
+        raise SpecError(
+            f"provider.hyperparameters.beta is {chosen.beta:g} with backend.objective {order.objective}; vertex takes it "
+            "with preference alone"
+        )
+    if chosen.adapter_rank is not None and chosen.adapter_rank not in ADAPTER_SIZES:
+        sizes = ", ".join(map(str, ADAPTER_SIZES))
+        raise SpecError(f"provider.hyperparameters.adapter_rank is {chosen.adapter_rank}; vertex takes {sizes}")
+    given = {
+        "learning_rate_multiplier": chosen.learning_rate_multiplier,
+        "adapter_size": f"ADAPTER_SIZE_{ADAPTER_SIZES[chosen.adapter_rank]}" if chosen.adapter_rank else None,
+        "beta": chosen.beta,
+    }
+    return {"method": kind, "epoch_count": chosen.epochs} | {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,84 @@
+"""What Vertex AI's stand-in makes of turns: a prompt, the examples of a training file, or why it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from prooftune.sandbox.models import count_words
+from prooftune.types import Example, Message
+
+Kind = Literal["supervised", "preference"]
+ROLES = {"user": "user", "model": "assistant"}
+LONGEST_ROW = 131_072
+"""Tokens."""
+
+
+class Unfit(Exception):
+    """Why a file or a prompt is refused."""
+
+
+def read_examples(content: bytes, kind: Kind) -> list[Example]:
+    """Return the examples of a file.
+
+    Raises:
+        Unfit: a line is none, or there is none.
+    """
+    lines = [line for line in content.decode().split("\n") if line.strip()]
+    if not lines:
+        raise Unfit("the dataset is empty")
+    return [_example(number, json.loads(line), kind) for number, line in enumerate(lines, start=1)]
+
+
+def _example(number: int, row: dict[str, Any], kind: Kind) -> Example:
+    where = f"Line {number}"
+    known = {"contents", "systemInstruction", "system_instruction"} | ({"completions"} if kind == "preference" else {"tools"})
+    if unknown := sorted(row.keys() - known):
+        raise Unfit(f'{where}: unknown name "{unknown[0]}": cannot find field')
+    prompt = as_prompt(row, where)
+    rejected = None
+    if kind == "preference":
+        scored = {one.get("score"): one.get("completion") for one in row.get("completions") or ()}
+        if scored.keys() != {0, 1}:
+            raise Unfit(f"{where}: there must be one completion with score 1 and one with score 0")
+        chosen, rejected = (_text(scored[score], where) for score in (1, 0))
+        prompt = [*prompt, Message(role="assistant", content=chosen)]
+        if prompt[-2].role != "user":
+            raise Unfit(f"{where}: contents must end with a user turn")
+    elif prompt[-1].role != "assistant":
+        raise Unfit(f"{where}: the last turn must be the model's")
+    example = Example(id=f"{number:016x}", source=where, messages=tuple(prompt), rejected=rejected)
+    if count_tokens(example) > LONGEST_ROW:
+        raise Unfit(f"{where}: the example is longer than {LONGEST_ROW} tokens")
+    return example
+
+
+def as_prompt(body: dict[str, Any], where: str = "The request") -> list[Message]:
+    """Return the messages of a request or a row.
+
+    Raises:
+        Unfit: there are none, or one is none.
+    """
+    system = body.get("systemInstruction") or body.get("system_instruction")
+    messages = [Message(role="system", content=_text(system, where))] if system else []
+    contents = body.get("contents")
+    if not isinstance(contents, list) or not contents:
+        raise Unfit(f"{where}: at least one contents field is required")
+    for turn in contents:
+        if turn.get("role") not in ROLES:
+            raise Unfit(f"{where}: please use a valid role: user, model")
+        messages.append(Message(role=ROLES[turn["role"]], content=_text(turn, where)))
+    return messages
+
+
+def _text(content: object, where: str) -> str:
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if not parts or not all(isinstance(part, dict) and part.get("text") for part in parts):
+        raise Unfit(f"{where}: must include at least one parts field with text")
+    return "\n\n".join(part["text"] for part in parts)
+
+
+def count_tokens(example: Example) -> int:
+    """Return the tokens that an epoch over the example bills: prompt and answers. Words and signs stand for Gemini's tokens."""
+    answers = [Message(role="assistant", content=example.rejected)] if example.rejected is not None else []
+    return count_words([*example.messages, *answers])

@@ -1,0 +1,153 @@
+"""Train at a managed provider: probe, submit once, wait, collect. Between two polls nothing has to run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from prooftune.errors import DataError
+from prooftune.providers.tuning import Capability, Event, Job
+from prooftune.spec import RunSpec, digest
+from prooftune.types import Frozen, ModelRef, Progress, StageOutput
+from tasks.artifacts import show_markdown, show_table
+from tasks.policies import policy
+from tasks.progress import report_to_ui
+from tasks.stage import Stage
+
+UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+"""What a provider says changes, and the ledger makes asking again harmless."""
+
+
+class Probed(Frozen):
+    """A base model at its provider."""
+
+    model: ModelRef
+    capability: Capability
+
+
+class Submitted(Frozen):
+    """A job of the ledger."""
+
+    key: str
+    """Run key."""
+    job: str
+    ended: bool
+
+
+@task(**(policy("probe", 1, 30, "managed") | UNCACHED))
+def probe_model(spec: RunSpec) -> Probed:
+    """Ask the provider whether it tunes the model for this account, and until when. Nothing is spent.
+
+    Raises:
+        SpecError: it does not, or shuts the model down within ``provider.min_remaining_days``.
+    """
+    from prooftune.providers.probing import require_tunable
+    from prooftune.providers.tuning import open_tuner
+
+    tuner = open_tuner(spec.backend.provider, spec.provider)
+    capability = tuner.probe(spec.backend.model, spec.backend.objective)
+    require_tunable(spec, capability)
+    show_table([capability.model_dump(mode="json")], key="probe", description="What the provider says of the base model")
+    name = f"{spec.backend.provider}/{spec.backend.model}"
+    sha256 = digest([spec.backend.provider, tuner.address, spec.backend.model])
+    return Probed(model=ModelRef(name=name, revision="", sha256=sha256), capability=capability)
+
+
+@task(**(policy("submit", 1, 24 * 60, "managed") | UNCACHED))
+def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOutput) -> Submitted:
+    """Check and upload the rows and see to it that there is one job of this order; an order that has its job changes nothing.
+
+    Raises:
+        DataError: the provider would refuse rows.
+        NeedsReconciliation: nobody can tell whether there is a job.
+    """
+    from prooftune.providers.ledger import Entry, Ledger
+    from prooftune.providers.orders import order_of, write_rows
+    from prooftune.providers.submission import submit
+    from prooftune.providers.tuning import open_tuner
+    from prooftune.storage.objects import open_store
+
+    objects = open_store(spec.store)
+    tuner = open_tuner(spec.backend.provider, spec.provider)
+    files = {name: objects.fetch(splits.artifacts[f"{name}.jsonl"]) for name in ("train", "validation")}
+    folder = objects.work_dir() / "rows" / run_key
+    rows = write_rows(tuner, spec, files, folder)
+    order = order_of(tuner, spec, rows)
+    if problems := [
+        *tuner.check_rows(rows.train, order, "train"),
+        *(tuner.check_rows(rows.validation, order, "validation") if rows.validation else ()),
+    ]:
+        raise DataError(f"{spec.backend.provider} would refuse {len(problems)} rows:", tuple(problems))
+    intent = Entry(order=order, run=run_key, options=spec.provider, estimate_usd=estimate_usd)
+    entry = submit(tuner, Ledger(objects), intent, rows)
+    assert entry.job is not None  # noqa: S101 - submit returns no entry without one
+    get_run_logger().info("%s job %s, run key %s, %s", order.provider, entry.job.id, entry.key, entry.job.told)
+    lines = "\n".join(f"- {note.at} {note.what} ({note.by})" for note in entry.history)
+    show_markdown(
+        f"Job `{entry.job.id}` of `{order.model}`, run key `{entry.key}`\n\n{lines}", key="provider-job", description="The managed job"
+    )
+    return Submitted(key=entry.key, job=entry.job.id, ended=entry.job.ended)
+
+
+@task(**(policy("wait", 1, 60 * 24 * 7, "managed") | UNCACHED))
+def wait_for_job(spec: RunSpec, submitted: Submitted) -> Submitted:
+    """Wait for the job, at most ``provider.hold_minutes``; events and losses show in the log and in the UI as they come."""
+    from prooftune.providers.ledger import Ledger
+    from prooftune.providers.submission import follow
+    from prooftune.providers.tuning import open_tuner
+    from prooftune.storage.objects import open_store
+
+    tuner = open_tuner(spec.backend.provider, spec.provider)
+    hold = spec.provider.hold_minutes
+    ledger = Ledger(open_store(spec.store))
+    entry = follow(tuner, ledger, submitted.key, _telling(), None if hold is None else hold * 60)
+    assert entry.job is not None  # noqa: S101 - it was submitted
+    return submitted.model_copy(update={"ended": entry.job.ended})
+
+
+@task(**policy("train", 2, 60, "managed"))
+def collect_job(spec: RunSpec, capability: Capability, submitted: Submitted, splits: StageOutput) -> StageOutput:
+    """Write down what the job left; hands on ``model/managed.json``, ``log.jsonl``, ``job.json`` and the provider's result files.
+
+    Raises:
+        JobFailed: the provider ended the job without a model.
+    """
+    from prooftune.providers.collection import collect
+    from prooftune.providers.ledger import Ledger
+    from prooftune.providers.tuning import open_tuner
+
+    stage = Stage(spec.store)
+    tuner = open_tuner(spec.backend.provider, spec.provider)
+    entry = Ledger(stage.objects).read(submitted.key)
+    examples = int(splits.figures["counts"]["train"])
+    output = stage.perform(lambda out: collect(tuner, entry, capability, examples, out))
+    rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
+    show_markdown(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train", description="How training went")
+    return output
+
+
+def _telling() -> Any:
+    """Return what ``follow`` tells: the log gets events, the UI a table of losses and the job's state."""
+    log, report = get_run_logger(), report_to_ui("train")
+    losses: list[str] = []
+    shown = ""
+
+    def tell(job: Job, events: list[Event]) -> None:
+        nonlocal shown
+        for event in events:
+            log.info("%s: %s", job.id, event.text)
+            if {"train_loss", "valid_loss"} & event.metrics.keys():
+                values = [f"{event.metrics[name]:.4g}" if name in event.metrics else "" for name in ("step", "train_loss", "valid_loss")]
+                losses.append(f"| {' | '.join(values)} |")
+        if losses and events:
+            table = "\n".join(losses)
+            show_markdown(f"Loss so far\n\n| step | train | validation |\n|---|---|---|\n{table}", "live-loss", "While it trains")
+        text = f"job {job.id}: {job.told}"
+        if text != shown or events:
+            shown = text
+            report(Progress(done=int(job.ended), total=1, unit="jobs", text=text))
+
+    return tell
