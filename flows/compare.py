@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.finetune import finetune
 from prooftune.spec import RunSpec
-from prooftune.types import RunWaiting, StageOutput
+from prooftune.types import RunResult, RunWaiting, StageOutput
 from tasks.comparison import compare_results
 from tasks.policies import results_in
 
@@ -15,8 +15,8 @@ from tasks.policies import results_in
 def compare(spec: RunSpec, backends: tuple[str, ...]) -> StageOutput | RunWaiting:
     """Run the spec on each backend and compare the candidates; a backend that waits lets the comparison wait."""
     results = {name: finetune(spec.on_backend(name)) for name in backends}
-    waiting = [result for result in results.values() if isinstance(result, RunWaiting)]
-    if waiting:
+    runs = {name: result.run_id for name, result in results.items() if isinstance(result, RunResult)}
+    if waiting := [result for result in results.values() if isinstance(result, RunWaiting)]:
         return waiting[0]
     with results_in(spec.store):
-        return compare_results(spec.store, spec.name, {name: result.run_id for name, result in results.items()})
+        return compare_results(spec.store, spec.name, runs)

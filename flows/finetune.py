@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from prefect import flow
 
+from prooftune.evaluation.answers.managed import ManagedBase
 from prooftune.spec import RunSpec
-from prooftune.types import Decision, FileRef, ModelRef, RunResult, StageOutput
+from prooftune.types import Decision, FileRef, ModelRef, RunResult, RunWaiting, StageOutput
 from tasks.advice import advise
+from tasks.approval import ask_person
 from tasks.baselines import run_baselines
 from tasks.evidence import count_costs, find_champion, judge, measure_forgetting, meet_champion
 from tasks.formatting import format_splits
@@ -19,39 +21,59 @@ from tasks.preflight import preflight
 from tasks.reporting import report
 from tasks.result import lineage_of, run_facts, run_id_of, run_key_of, run_result
 from tasks.scoring import evaluate
+from tasks.spending import estimate_spend, hold_budget, settle_spend
 from tasks.splitting import split
+from tasks.submission import Probed, collect_job, probe_model, submit_job, wait_for_job, waiting_run
 from tasks.tokens import count_tokens
 from tasks.training import train
 from tasks.upload import register, upload
 from tasks.validation import validate
 
+Base = ModelRef | ManagedBase
+
 
 @flow(name="finetune", flow_run_name="{spec.name}", validate_parameters=True)
-def finetune(spec: RunSpec) -> RunResult:
+def finetune(spec: RunSpec) -> RunResult | RunWaiting:
     """Fine-tune only when it pays, and prove it: end in promote, keep_baseline, inconclusive or do_not_fine_tune."""
     data, task, baseline, method, store = spec.data, spec.task, spec.baseline, spec.backend.method, spec.store
     with results_in(store):
-        model = find_model(spec.backend.model, spec.backend.revision, spec.backend.trust_remote_code)
-        prompted = model if baseline.model is None else find_model(baseline.model, None, False)
+        probed = probe_model(spec) if spec.backend.managed else None
+        model = probed.model if probed else find_model(spec.backend.model, spec.backend.revision, spec.backend.trust_remote_code)
+        base = ManagedBase.of(spec, probed.capability.limits) if probed else model
+        prompted = base if baseline.model is None else find_model(baseline.model, None, False)
         larger = None if baseline.larger_here is None else find_model(baseline.larger_here, None, False)
         embedding = None if baseline.embedding is None else find_model(baseline.embedding, None, False)
         source, files = fingerprint(data.source), fingerprint_files(spec)
-        models = tuple(one for one in (model, prompted, larger, embedding) if one is not None)
+        models = tuple(one for one in (model, prompted, larger, embedding) if isinstance(one, ModelRef))
         run_key = run_key_of(spec, source, files, models)
 
         ingested = ingest(store, data.source, source)
         validated = validate(store, data, ingested)
         splits = split(store, data.split, validated)
         formatted = format_splits(store, task.of_training, splits)
-        tokens = count_tokens(store, task.of_training, method.max_length, model, splits)
-        checked = preflight(spec, files, model, splits)
-        baselines = run_baselines(store, task.of_answers, baseline.of_answers, prompted, larger, embedding, files.get("documents"), splits)
-        advised = advise(spec, files["prices"], validated, tokens, splits, baselines)
-        outputs: tuple[StageOutput, ...] = (ingested, validated, splits, formatted, tokens, checked, baselines, advised)
-        if advised.figures["decision"] is None:
-            outputs += train_and_weigh(spec, run_key, model, embedding, files, splits, checked, baselines)
+        tokens = count_tokens(store, task.of_training, None if probed else method.max_length, base, splits)
+        checked = preflight(spec, files, base, splits)
+        outputs: tuple[StageOutput, ...] = (ingested, validated, splits, formatted, tokens, checked)
+        if probed:
+            estimate = estimate_spend(spec, files["prices"], validated, splits)
+            outputs += ask_person(spec, run_key, hold_budget(spec, run_key, estimate))
+        if undecided(outputs):
+            baselines = run_baselines(
+                store, task.of_answers, baseline.of_answers, prompted, larger, embedding, files.get("documents"), splits
+            )
+            outputs += (baselines, advise(spec, files["prices"], validated, tokens, splits, baselines))
+        if undecided(outputs):
+            if probed:
+                trained = train_at_provider(spec, run_key, probed, outputs)
+            else:
+                trained = train(store, task.of_training, method, spec.tracking, spec.gate.looks, model, splits, checked)
+            if isinstance(trained, RunWaiting):
+                return trained
+            outputs += weigh(spec, run_key, base, embedding, files, outputs, trained)
 
         decision = Decision.model_validate(outputs[-1].figures["decision"])
+        if probed:
+            settle_spend(spec, run_key, outputs)
         run_id = run_id_of(spec, run_key, outputs)
         made_from = lineage_of(spec, source, files, model, outputs)
         outputs += (report(spec, run_id, model, made_from, outputs),)
@@ -61,36 +83,49 @@ def finetune(spec: RunSpec) -> RunResult:
         return run_result(spec, run_id)
 
 
-def train_and_weigh(
+def undecided(outputs: tuple[StageOutput, ...]) -> bool:
+    """Return whether no stage so far ended the run in ``do_not_fine_tune``."""
+    return not any(output.figures.get("decision") for output in outputs)
+
+
+def train_at_provider(spec: RunSpec, run_key: str, probed: Probed, outputs: tuple[StageOutput, ...]) -> StageOutput | RunWaiting:
+    """See to it that there is one job, wait for it, and collect what it left; a job that takes longer than the run may hold on is left."""
+    done = {output.stage: output for output in outputs}
+    submitted = submit_job(spec, run_key, float(done["estimate"].figures["usd"]), done["split"])
+    if not submitted.ended:
+        submitted = wait_for_job(spec, submitted)
+    return collect_job(spec, probed.capability, submitted, done["split"]) if submitted.ended else waiting_run(spec, run_key, submitted)
+
+
+def weigh(
     spec: RunSpec,
     run_key: str,
-    model: ModelRef,
+    base: Base,
     embedding: ModelRef | None,
     files: dict[str, FileRef],
-    splits: StageOutput,
-    checked: StageOutput,
-    baselines: StageOutput,
+    outputs: tuple[StageOutput, ...],
+    trained: StageOutput,
 ) -> tuple[StageOutput, ...]:
-    """Train the candidate and gather the evidence on it; the gate's decision is the last output."""
+    """Gather the evidence on the candidate; the gate's decision is the last output."""
     task, method, store, seed = spec.task.of_answers, spec.backend.method, spec.store, spec.data.split.seed
-    trained = train(store, task.of_training, method, spec.tracking, spec.gate.looks, model, splits, checked)
+    done = {output.stage: output for output in outputs}
+    splits, checked, baselines = done["split"], done["preflight"], done["baselines"]
     looks = (spec.gate, baselines) if spec.gate.looks > 1 else (None, None)
-    candidate = evaluate(store, task, method, looks[0], seed, model, splits, trained, looks[1])
+    candidate = evaluate(store, task, method, looks[0], seed, base, splits, trained, looks[1])
 
     champion = find_champion(store, spec.name, run_key, (splits, checked, baselines, trained, candidate))
     weighed = [
-        meet_champion(store, spec.of_contest, champion, model, splits, trained, candidate),
+        meet_champion(store, spec.of_contest, champion, base, splits, trained, candidate),
         count_costs(spec, files["prices"], baselines, trained, candidate),
     ]
     if spec.general.measures:
-        weighed.append(measure_forgetting(store, spec.general, files.get("lm_eval_folder"), method, model, trained, candidate))
+        weighed.append(measure_forgetting(store, spec.general, files.get("lm_eval_folder"), method, base, trained, candidate))
     if spec.judge.model is not None:
         weighed.append(judge(store, spec.judge.of_verdicts, task, files.get("human_labels"), files["prices"], baselines, candidate))
 
-    shares = spec.learning_curve.shares
-    points = tuple(learn_on_share(store, task, method, model, share, seed, splits) for share in shares)
     next_time = [analyse_failures(store, task, embedding, seed, splits, candidate)]
-    if points:
-        next_time.append(learning_curve(store, task, method, model, seed, splits, points, trained))
+    if spec.learning_curve.shares and isinstance(base, ModelRef):
+        points = tuple(learn_on_share(store, task, method, base, share, seed, splits) for share in spec.learning_curve.shares)
+        next_time.append(learning_curve(store, task, method, base, seed, splits, points, trained))
     decided = gate(spec, splits, baselines, candidate, tuple(weighed))
     return (trained, candidate, *weighed, *next_time, decided)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from prefect.cache_policies import CachePolicy
+from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.filesystems import WritableFileSystem
@@ -39,6 +39,8 @@ PLACES: Any = {
     "provider": {"hold_minutes", "min_remaining_days"},
 }
 """Fields of a spec that change no result: where something is (what it holds counts by its digest), what may be spent, how long to wait."""
+UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+"""Options of a task that asks what may have changed since it was asked last, and does no harm when it is asked again."""
 VERSIONS: dict[str, int] = {}
 """Version of each stage, as its task declares it."""
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from prooftune.errors import DataError
 from prooftune.providers.tuning import Capability, Event, Job
 from prooftune.spec import RunSpec, digest
-from prooftune.types import Frozen, ModelRef, Progress, StageOutput
+from prooftune.storage.objects import open_store
+from prooftune.types import Frozen, ModelRef, Progress, RunWaiting, StageOutput
 from tasks.artifacts import show_markdown, show_table
-from tasks.policies import policy
+from tasks.policies import UNCACHED, policy
 from tasks.progress import report_to_ui
 from tasks.stage import Stage
-
-UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-"""What a provider says changes, and the ledger makes asking again harmless."""
 
 
 class Probed(Frozen):
@@ -68,7 +66,6 @@ def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOu
     from prooftune.providers.orders import order_of, write_rows
     from prooftune.providers.submission import submit
     from prooftune.providers.tuning import open_tuner
-    from prooftune.storage.objects import open_store
 
     objects = open_store(spec.store)
     tuner = open_tuner(spec.backend.provider, spec.provider)
@@ -98,7 +95,6 @@ def wait_for_job(spec: RunSpec, submitted: Submitted) -> Submitted:
     from prooftune.providers.ledger import Ledger
     from prooftune.providers.submission import follow
     from prooftune.providers.tuning import open_tuner
-    from prooftune.storage.objects import open_store
 
     tuner = open_tuner(spec.backend.provider, spec.provider)
     hold = spec.provider.hold_minutes
@@ -127,6 +123,15 @@ def collect_job(spec: RunSpec, capability: Capability, submitted: Submitted, spl
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
     show_markdown(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train", description="How training went")
     return output
+
+
+def waiting_run(spec: RunSpec, run_key: str, submitted: Submitted) -> RunWaiting:
+    """Write down that the run waits for its job, so that `prooftune jobs resume` goes on with it."""
+    from prooftune.providers.waiting import wait
+
+    wait(open_store(spec.store), spec, run_key, submitted.key)
+    text = f"{spec.backend.provider} job {submitted.job} goes on; `prooftune jobs resume`, or the same command, goes on with the run"
+    return RunWaiting(run_key=run_key, waits_for="job", text=text, key=submitted.key, ui_url=flow_run.ui_url)
 
 
 def _telling() -> Any:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 
 STARTUP_SECONDS = 120
 STOP_SECONDS = 40
@@ -101,8 +101,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], cluster: RayCluster, log
     """Wait for a first job to end: the dashboard answers before jobs can run."""
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{cluster.address}/api/version", timeout=5).close()
+        with contextlib.suppress(requests.RequestException):
+            requests.get(f"{cluster.address}/api/version", timeout=5).raise_for_status()
             break
         time.sleep(0.2)
     client = cluster.client() if process.poll() is None else None

@@ -11,13 +11,13 @@ from typing import Any
 
 from tests_support import write_jsonl
 
-from prooftune.data.counting import TokenizerCounter
+from prooftune.data.counting import Counter, TokenizerCounter
 from prooftune.data.formatting import format_splits
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import split
 from prooftune.evaluation.answers.answering import LocalAnswerer
 from prooftune.evaluation.answers.subject import open_candidate
-from prooftune.evaluation.candidate import evaluate_candidate
+from prooftune.evaluation.candidate import Open, evaluate_candidate
 from prooftune.evaluation.scoring import evaluate, open_contest
 from prooftune.models.loading import load_base, load_tokenizer
 from prooftune.spec import RunSpec, parse_spec
@@ -47,6 +47,12 @@ class Trained:
         """Of the baseline and the candidate."""
         names = ("zero_shot", "candidate")
         return [Evaluation.model_validate_json((self.folder / f"{name}.evaluation.json").read_bytes()) for name in names]
+
+    @property
+    def opened(self) -> tuple[Open, Counter]:
+        """What opens the candidate, and what counts its tokens."""
+        tokenizer = load_tokenizer(self.model)
+        return lambda: nullcontext(open_candidate(self.model, self.folder / "model", tokenizer, kind="full")), TokenizerCounter(tokenizer)
 
     def files(self) -> dict[str, Path]:
         """What a run publishes, by name."""
@@ -101,13 +107,13 @@ def train_toy(folder: Path, model: Path, rows: list[dict[str, str]], *, seed: in
     train(training, folder / "validation.jsonl", model, spec.task, spec.backend.method, folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     tokenizer = load_tokenizer(model)
-    counter = TokenizerCounter(tokenizer)
-    contest = open_contest(list(read_lines(training, Example)), held_out, sha256_of(held_out), spec.task, counter)
+    contest = open_contest(list(read_lines(training, Example)), held_out, sha256_of(held_out), spec.task, TokenizerCounter(tokenizer))
     evaluate("zero_shot", "no demonstrations", lambda example: example.prompt, contest, LocalAnswerer(load_base(model), tokenizer), folder)
-    tuned = [lambda: nullcontext(open_candidate(model, folder / "model", tokenizer, kind="full"))]
-    evaluate_candidate(training, held_out, sha256_of(held_out), tuned, counter, "full", spec.task, folder)
     (folder / "spec.yaml").write_text(spec.resolved_yaml())
-    return Trained(folder, spec, model, counts)
+    trained = Trained(folder, spec, model, counts)
+    candidate, counter = trained.opened
+    evaluate_candidate(training, held_out, sha256_of(held_out), [candidate], counter, "full", spec.task, folder)
+    return trained
 
 
 def write_data_manifest(trained: Trained) -> None:

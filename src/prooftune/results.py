@@ -8,7 +8,7 @@ from typing import Any
 
 from prooftune.storage.manifest import find_run
 from prooftune.storage.objects import ObjectStore
-from prooftune.types import Decision, Evaluation, RunResult, StageTime
+from prooftune.types import Decision, Evaluation, RunResult, RunWaiting, StageTime
 
 
 def read_result(store: ObjectStore, run_id: str) -> RunResult:
@@ -34,8 +34,10 @@ def read_result(store: ObjectStore, run_id: str) -> RunResult:
     )
 
 
-def result_json(result: RunResult) -> dict[str, Any]:
-    """Return the result in the form that ``run --json`` promises."""
+def result_json(result: RunResult | RunWaiting) -> dict[str, Any]:
+    """Return the result in the form that ``run --json`` promises; of a run that waits, what it waits for."""
+    if isinstance(result, RunWaiting):
+        return {"run_id": None, "verdict": None, "waiting": result.model_dump(mode="json")}
     decision = result.decision
     metrics: dict[str, Any] = {
         "baseline": _metrics_of(result, decision.baseline),

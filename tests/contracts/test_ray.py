@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -11,24 +10,30 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures_models import make_model, write_examples
-from fixtures_ray import RayCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prooftune import errors
-from prooftune.errors import EnvironmentLacks, IntegrityError, JobFailed, Problem, ProoftuneError, SpecError, StoreUnavailable, TransientError
+from prooftune.errors import (
+    EnvironmentLacks,
+    IntegrityError,
+    JobFailed,
+    Problem,
+    ProoftuneError,
+    SpecError,
+    StoreUnavailable,
+    TransientError,
+)
 from prooftune.models.resolve import folder_digest
 from prooftune.providers import calls, ray, ray_cluster
 from prooftune.providers.ray import cancel_on_ray, id_of, train_on_ray
@@ -39,6 +44,9 @@ from prooftune.spec import Method, Store, Task, Tracking
 from prooftune.storage.objects import NoSuchObject, ObjectStore, open_store
 from prooftune.training import job, sft
 from prooftune.types import ModelRef, Progress, Report, no_report
+
+if TYPE_CHECKING:
+    from fixtures_ray import RayCluster
 
 pytest_plugins = ["fixtures_ray", "fixtures_s3"]
 KEY = "stages/train/3f6c"
@@ -201,7 +209,9 @@ def test_other_lines_tell_nothing(line: str) -> None:
     assert job.heard(line) is None
 
 
-TREE = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, ProoftuneError) and found.__name__[0] != "_"]
+TREE = [
+    found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, ProoftuneError) and found.__name__[0] != "_"
+]
 
 
 @pytest.mark.parametrize("kind", TREE)
@@ -278,7 +288,7 @@ def test_a_job_works_on_s3(training: Training, undisturbed: dict[Method, dict[st
     assert results is not None
     out = training.place / "out"
     out.mkdir()
-    ray._land(open_store(store), results, out)
+    ray.land(open_store(store), results, out)
     assert files(out) == undisturbed[METHOD]
 
 
@@ -293,8 +303,7 @@ def changed(name: str, value: object) -> Callable[[Training, job.Place], job.Pla
     def change(training: Training, place: job.Place) -> job.Place:
         key = f"ray/{place.id}/inputs.json"
         inputs = json.loads(training.objects.get(key))
-        old = inputs[name]
-        inputs[name] = old | value if isinstance(value, dict) else value
+        inputs[name] = inputs[name] | value if isinstance(value, dict) else value
         training.objects.put(key, json.dumps(inputs).encode())
         return place
 
@@ -346,33 +355,53 @@ def test_damaged_results_are_refused(training: Training) -> None:
 # What a cluster of ours cannot be made to say, from a server that answers as it is told.
 
 
-class Script(BaseHTTPRequestHandler):
-    """Answers each path by a table: status and body. Version and token are those of no particular cluster."""
+Answers = dict[str, tuple[int, str]]
+"""Status and body by path below ``/api/``."""
 
-    answers: dict[str, tuple[int, str]]
 
-    def do_GET(self) -> None:
-        self._answer(*self.answers.get(self.path, (404, f"Job {self.path.rpartition('/')[2]} does not exist")))
+@dataclass
+class Script:
+    """What a server says, and how often it was asked for a job."""
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self.do_GET()
+    answers: Answers
+    after: Answers
+    """What changes once a job is asked for."""
+    address: str = ""
+    posts: int = 0
 
-    def _answer(self, status: int, body: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body.encode())))
-        self.end_headers()
-        self.wfile.write(body.encode())
 
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
+@contextmanager
+def scripted(answers: Answers, after: Answers | None = None) -> Iterator[Script]:
+    """Serve a script; a job that it lacks does not exist."""
+    script = Script({"version": (200, json.dumps({"ray_version": "2.60.0"}))} | answers, after or {})
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.removeprefix("/api/")
+            status, body = script.answers.get(path, (404, f"Job {path} does not exist"))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body.encode())))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            script.posts += 1
+            script.answers |= script.after
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with serving(Handler) as script.address:
+        yield script
 
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """Serve on a free port and give the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -380,15 +409,6 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@contextmanager
-def scripted(version: str = "2.60.0", **answers: tuple[int, str]) -> Iterator[str]:
-    """Serve a script; the names of answers are ends of paths below ``/api/``."""
-    table = {"/api/version": (200, json.dumps({"ray_version": version}))}
-    table |= {f"/api/{name.replace('__', '/')}": answer for name, answer in answers.items()}
-    with serving(type("Scripted", (Script,), {"answers": table})) as address:
-        yield address
 
 
 def details(**fields: Any) -> tuple[int, str]:
@@ -412,17 +432,18 @@ def test_a_silent_cluster_does_not_hold_the_caller(monkeypatch: pytest.MonkeyPat
     assert time.monotonic() - started < 5
 
 
-REFUSALS: dict[str, tuple[dict[str, Any], type[ProoftuneError], str]] = {
-    "an old cluster": ({"version": "1.8.0"}, EnvironmentLacks, "Ray version 1.8.0 is running on the cluster"),
-    "no Ray at all": ({"__version": (200, "<html>")}, EnvironmentLacks, "cannot be used"),
-    "something else": ({"__version": (200, "{}")}, EnvironmentLacks, "ray_version"),
-    "no jobs there": ({"__version": (404, "")}, EnvironmentLacks, "Version check returned 404"),
-    "no token": ({"jobs__j": (401, "Unauthorized: token canary-7")}, EnvironmentLacks, "RAY_AUTH_TOKEN"),
-    "a wrong token": ({"jobs__j": (403, "Forbidden: Invalid token canary-7")}, EnvironmentLacks, "RAY_AUTH_TOKEN"),
-    "out of order": ({"jobs__j": (500, "Traceback …\nValueError: no agent\n.\n")}, TransientError, r"500: ValueError: no agent\)"),
-    "a proxy's 404": ({"jobs__j": (404, "no such route")}, SpecError, "no such route"),
-    "half an answer": ({"jobs__j": (200, '{"status": "RUNN')}, TransientError, "no JSON"),
-    "an unknown status": ({"jobs__j": details(status="EXPLODED")}, TransientError, "status"),
+REFUSALS: dict[str, tuple[Answers, type[ProoftuneError], str]] = {
+    "an old cluster": ({"version": (200, '{"ray_version": "1.8.0"}')}, EnvironmentLacks, "Ray version 1.8.0 is running on the cluster"),
+    "no Ray at all": ({"version": (200, "<html>")}, EnvironmentLacks, "cannot be used"),
+    "something else": ({"version": (200, "{}")}, EnvironmentLacks, "ray_version"),
+    "no jobs there": ({"version": (404, "")}, EnvironmentLacks, "Version check returned 404"),
+    "out of order": ({"version": (503, "")}, TransientError, "503"),
+    "no token": ({"jobs/j": (401, "Unauthorized: token canary-7")}, EnvironmentLacks, "RAY_AUTH_TOKEN"),
+    "a wrong token": ({"jobs/j": (403, "Forbidden: Invalid token canary-7")}, EnvironmentLacks, "RAY_AUTH_TOKEN"),
+    "no agent": ({"jobs/j": (500, "Traceback …\nValueError: no agent\n.\n")}, TransientError, r"500: ValueError: no agent\)"),
+    "a proxy's 404": ({"jobs/j": (404, "no such route")}, SpecError, "no such route"),
+    "half an answer": ({"jobs/j": (200, '{"status": "RUNN')}, TransientError, "no JSON"),
+    "an unknown status": ({"jobs/j": details(status="EXPLODED")}, TransientError, "status"),
 }
 
 
@@ -430,12 +451,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[ProoftuneError], str]] = {
 def test_refusals_are_told_in_rays_own_words(refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is an error that says whether another try may help, and never holds the token."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "canary-7")
-    script, kind, words = REFUSALS[refusal]
-    script = {name.removeprefix("__"): answer for name, answer in script.items()} if "__version" in script else script
-    answers = {name: answer for name, answer in script.items() if isinstance(answer, tuple)}
-    version = script["version"] if isinstance(script.get("version"), str) else "2.60.0"
-    with scripted(version, **answers) as address, pytest.raises(kind, match=words) as caught:
-        Cluster(address).job("j")
+    answers, kind, words = REFUSALS[refusal]
+    with scripted(answers) as script, pytest.raises(kind, match=words) as caught:
+        Cluster(script.address).job("j")
     assert "canary-7" not in str(caught.value)
 
 
@@ -455,22 +473,21 @@ def test_a_missing_sdk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_the_first_line_of_a_message_is_kept() -> None:
     """What follows quotes the job's log, which may quote examples."""
-    message = "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\nmy account number"
-    answer = details(status="FAILED", message=message, error_type="JOB_ENTRYPOINT_COMMAND_ERROR", driver_exit_code=1)
-    with scripted(jobs__j=answer) as address:
-        found = Cluster(address).job("j")
-    code, error = 1, "JOB_ENTRYPOINT_COMMAND_ERROR"
-    told = "Job entrypoint command failed with exit code 1"
-    assert found == RayJob(id="j", status="failed", told="FAILED", message=told, error=error, exit_code=code)
+    told, error = "Job entrypoint command failed with exit code 1", "JOB_ENTRYPOINT_COMMAND_ERROR"
+    message = f"{told}, last available logs (truncated to 20,000 chars):\nmy account number"
+    with scripted({"jobs/j": details(status="FAILED", message=message, error_type=error, driver_exit_code=1)}) as script:
+        found = Cluster(script.address).job("j")
+    assert found == RayJob(id="j", status="failed", told="FAILED", message=told, error=error, exit_code=1)
 
 
 BEGAN = f'{job.PROGRESS}{{"done": 0, "total": 1, "unit": "steps"}}\n'
+COMMAND = {"status": "FAILED", "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR"}
 ENDS: list[tuple[dict[str, Any], str | None, type[ProoftuneError], str]] = [
-    ({"status": "FAILED", "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "driver_exit_code": 1}, BEGAN, JobFailed, "ray job logs"),
-    ({"status": "FAILED", "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "driver_exit_code": 1}, "no module\n", EnvironmentLacks, "image"),
-    ({"status": "FAILED", "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "driver_exit_code": 1}, None, JobFailed, "ray job logs"),
-    ({"status": "FAILED", "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "driver_exit_code": -9}, BEGAN, TransientError, "memory"),
-    ({"status": "FAILED", "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "driver_exit_code": 137}, BEGAN, TransientError, "memory"),
+    (COMMAND | {"driver_exit_code": 1}, BEGAN, JobFailed, "ray job logs"),
+    (COMMAND | {"driver_exit_code": 1}, "No module named prooftune\n", EnvironmentLacks, "image"),
+    (COMMAND | {"driver_exit_code": 1}, None, JobFailed, "ray job logs"),
+    (COMMAND | {"driver_exit_code": -9}, BEGAN, TransientError, "memory"),
+    (COMMAND | {"driver_exit_code": 137}, BEGAN, TransientError, "memory"),
     ({"status": "FAILED", "error_type": "JOB_SUPERVISOR_ACTOR_DIED"}, None, TransientError, "failed"),
     ({"status": "FAILED", "error_type": "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"}, "", TransientError, "failed"),
     ({"status": "FAILED", "error_type": "RUNTIME_ENV_SETUP_FAILURE"}, "", EnvironmentLacks, "failed"),
@@ -484,23 +501,179 @@ ENDS: list[tuple[dict[str, Any], str | None, type[ProoftuneError], str]] = [
 def test_an_end_without_results_says_why(
     training: Training, fields: dict[str, Any], text: str | None, kind: type[ProoftuneError], words: str
 ) -> None:
-    """Whether the same call may go on with it, what is missing, or where to look; a log that is out of reach changes no verdict."""
-    first, second = training.id, f"{training.id}-2"
-    logs = (500, "gone") if text is None else (200, json.dumps({"logs": text}))
-    # The first attempt has failed; the second one is adopted, and ends as ordered.
-    answers = {
-        f"jobs__{first}": details(status="FAILED"),
-        "jobs__": (200, json.dumps({"job_id": second, "submission_id": second})),
-        f"jobs__{second}__logs": logs,
-    }
-    with scripted(**answers) as address:
-        table = Sequel.table = {**_paths(answers), "/api/version": (200, json.dumps({"ray_version": "2.60.0"}))}
-        Sequel.posted = 0
-        Sequel.after = {f"/api/jobs/{second}": details(**fields)}
-        assert address
-        with serving(Sequel) as two, pytest.raises(kind, match=words) as caught:
-            training.there(two)
-    assert table
-    assert type(caught.value) is kind
-    assert second in str(caught.value)
-    assert Sequel.posted == 1
+    """Whether the same call may go on, what is missing, or where to look; after a failed attempt another one is asked for, once."""
+    second = f"{training.id}-2"
+    log = (500, "gone") if text is None else (200, json.dumps({"logs": text}))
+    before = {f"jobs/{training.id}": details(status="FAILED"), "jobs/": (200, json.dumps({"job_id": second, "submission_id": second}))}
+    with scripted(before, {f"jobs/{second}": details(**fields), f"jobs/{second}/logs": log}) as script:
+        with pytest.raises(kind, match=words) as caught:
+            training.there(script.address)
+        assert type(caught.value) is kind
+        assert f"{second} of the Ray cluster" in str(caught.value)
+        assert script.posts == 1
+
+
+def test_a_cluster_that_forgets_is_worth_another_try(training: Training) -> None:
+    """A restarted cluster knows none of its jobs."""
+    with scripted({"jobs/": (200, json.dumps({"job_id": training.id, "submission_id": training.id}))}) as script:
+        with pytest.raises(TransientError, match="no longer knows"):
+            training.there(script.address)
+        assert script.posts == 1
+
+
+# The real cluster.
+
+
+@pytest.mark.slow
+def test_training_on_ray_is_local_training(
+    training: Training, undisturbed: dict[Method, dict[str, bytes]], ray_cluster: RayCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same bytes; progress arrives while it trains and is logged; two callers at once share one job."""
+    caplog.set_level("INFO", logger=ray.__name__)
+    training.method = LONG
+    heard: list[Progress] = []
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(training.there, ray_cluster.address, "other")
+        figures = training.there(ray_cluster.address, report=heard.append)
+        assert other.result(timeout=60) == figures
+    assert ray_cluster.jobs(training.id) == [training.id]
+    assert files(training.place / "there") == files(training.place / "other") == undisturbed[LONG]
+    assert heard[-1].done == heard[-1].total == 100
+    assert len({progress.done for progress in heard}) > 3
+    assert [progress.done for progress in heard] == sorted(progress.done for progress in heard)
+    assert f"Ray job {training.id}: 100 of 100 steps, loss" in caplog.text
+    assert f"Ray job {training.id} is SUCCEEDED" in caplog.text
+
+
+def caller(folder: str, place: str, address: str) -> None:
+    """Train on the cluster in a process of its own and print each step."""
+    Training(Path(folder), Path(place), LONG).there(address, report=lambda progress: print(f"step {progress.done}", flush=True))  # noqa: T201 - its parent reads it
+
+
+@pytest.mark.slow
+def test_a_killed_caller_comes_back_to_its_job(
+    training: Training, undisturbed: dict[Method, dict[str, bytes]], ray_cluster: RayCluster
+) -> None:
+    """SIGKILL ends the caller and not the job; the next call hears of its progress from the beginning, and there is one job."""
+    training.method = LONG
+    code = "import sys; sys.path[:0] = sys.argv[4:]; import test_ray; test_ray.caller(*sys.argv[1:4])"
+    paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    command = [sys.executable, "-c", code, str(training.folder), str(training.place), ray_cluster.address, *paths]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("step ") and int(line.split()[1]) > 0:
+                child.send_signal(signal.SIGKILL)
+                break
+    assert child.returncode == -signal.SIGKILL
+    assert job.read_results(training.objects, training.id) is None
+    heard: list[Progress] = []
+    training.there(ray_cluster.address, report=heard.append)
+    assert ray_cluster.jobs(training.id) == [training.id]
+    assert heard[0].text == "finding the base model"
+    assert files(training.place / "there") == undisturbed[LONG]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["killed", "stopped"])
+def test_a_job_that_died_is_started_again(
+    training: Training, undisturbed: dict[Method, dict[str, bytes]], ray_cluster: RayCluster, fault: str
+) -> None:
+    """The next call starts a second attempt, which goes on from the checkpoint of the first, and no byte differs."""
+    training.method = LONG
+    fired: list[int] = []
+
+    def end(progress: Progress) -> None:
+        if progress.done < 10 or fired:
+            return
+        fired.append(progress.done)
+        if fault == "killed":
+            [process] = ray_cluster.trainings(training.id)
+            process.kill()
+        else:
+            cancel_on_ray(address=ray_cluster.address, store=training.store, key=KEY)
+
+    with pytest.raises(TransientError if fault == "killed" else JobFailed, match=fault) as caught:
+        training.there(ray_cluster.address, report=end)
+    assert fired
+    assert f"{training.id} of" in str(caught.value)
+    heard: list[Progress] = []
+    training.there(ray_cluster.address, report=heard.append)
+    assert ray_cluster.jobs(training.id) == [training.id, f"{training.id}-2"]
+    assert next(progress.done for progress in heard if progress.text == "loading the model") > 0
+    assert files(training.place / "there") == undisturbed[LONG]
+
+
+@pytest.mark.slow
+def test_an_error_on_the_cluster_is_the_callers(training: Training, ray_cluster: RayCluster) -> None:
+    """A method that does not fit the model is refused in the same words as on this machine."""
+    training.method = METHOD.model_copy(update={"layers": 99})
+    with pytest.raises(SpecError) as here:
+        training.here()
+    with pytest.raises(SpecError) as there:
+        training.there(ray_cluster.address)
+    assert str(there.value) == str(here.value)
+
+
+@pytest.mark.slow
+def test_a_cluster_without_prooftune_is_told(training: Training, ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its image lacks what a job runs."""
+    monkeypatch.setattr(ray, "ENTRYPOINT", "exec python -m prooftune_is_not_here.job")
+    with pytest.raises(EnvironmentLacks, match="must hold Prooftune"):
+        training.there(ray_cluster.address)
+
+
+@pytest.mark.slow
+def test_a_job_waits_for_its_gpu_and_can_be_cancelled(training: Training, ray_cluster: RayCluster) -> None:
+    """QLoRA asks for a GPU; a cluster without one says what it waits for."""
+    training.method = METHOD.model_copy(update={"kind": "qlora"})
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(training.there, ray_cluster.address)
+        while not ray_cluster.jobs(training.id):
+            time.sleep(0.1)
+        asked = ray_cluster.client().get_job_info(training.id)
+        assert asked.status == "PENDING"
+        assert "GPUs" in asked.message
+        cancelled = cancel_on_ray(address=ray_cluster.address, store=training.store, key=KEY)
+        assert cancelled is not None
+        with pytest.raises(JobFailed, match="stopped"):
+            waiting.result(timeout=60)
+
+
+@pytest.mark.slow
+def test_an_answer_that_gets_lost_makes_no_second_job(ray_cluster: RayCluster) -> None:
+    """A proxy passes the request on and breaks the connection instead of answering: the job is found to be there."""
+    lost: list[bytes] = []
+    headers = {"Content-Type": "application/json"}
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._pass(None)
+
+        def do_POST(self) -> None:
+            self._pass(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _pass(self, body: bytes | None) -> None:
+            answer = requests.request(self.command, ray_cluster.address + self.path, data=body, headers=headers, timeout=30)
+            if body is not None and not lost:
+                lost.append(body)
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with serving(Proxy) as address:
+        Cluster(address).submit("prooftune-lost", "true", cpus=0, gpus=0, metadata={})
+    assert len(lost) == 1
+    assert ray_cluster.jobs("prooftune-lost") == ["prooftune-lost"]
+
+
+def test_cancelling_what_never_was_is_fine(training: Training) -> None:
+    """There is nothing to stop."""
+    with scripted({}) as script:
+        assert cancel_on_ray(address=script.address, store=training.store, key=KEY) is None

@@ -51,11 +51,10 @@ def meet(store: LocalStore, challenger: Trained, out: Path) -> dict[str, Rival]:
     out.mkdir()
     folder = challenger.folder
     answers = folder / "candidate.predictions.jsonl"
-    weights = folder / "model"
     seal = challenger.holdout_sha256
     train, validation, holdout = (folder / f"{name}.jsonl" for name in ("train", "validation", "holdout"))
     figures = evaluate_against_champion(
-        store, CHAMPION, train, validation, holdout, seal, answers, challenger.model, weights, challenger.spec, out
+        store, CHAMPION, train, validation, holdout, seal, answers, *challenger.opened, challenger.spec, out
     )
     written = Champion.model_validate_json((out / "champion.json").read_bytes())
     assert written.model_dump(mode="json") == figures

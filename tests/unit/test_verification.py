@@ -72,10 +72,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Tr
     enter(store, former, FORMER)
     run = train_toy(home / "run", tiny_model, toy_rows(240, seed=1))
     write_data_manifest(run)
-    folder, weights = run.folder, run.folder / "model"
+    folder = run.folder
     train, validation, holdout = (folder / f"{name}.jsonl" for name in ("train", "validation", "holdout"))
     data, answers = (train, validation, holdout, run.holdout_sha256), folder / "candidate.predictions.jsonl"
-    met = evaluate_against_champion(store, FORMER, *data, answers, run.model, weights, run.spec, folder)
+    met = evaluate_against_champion(store, FORMER, *data, answers, *run.opened, run.spec, folder)
     decide(run, Champion.model_validate(met))
     enter(store, run, RUN)
     return run, home / "store"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prooftune.economics.lengths import CHARACTERS_PER_TOKEN, TOKENS_PER_TURN
 from prooftune.training.encoding import prompt_ids
@@ -25,6 +26,9 @@ class Counter(Protocol):
 
     def prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Return how many tokens the model sees before it answers."""
+
+    def conversation_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens a training row of the whole conversation has."""
 
 
 class TokenizerCounter:
@@ -48,6 +52,11 @@ class TokenizerCounter:
         """
         return len(prompt_ids(messages, self._tokenizer))
 
+    def conversation_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the chat template makes of the conversation."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return len(self._tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"])
+
 
 class OpenAICounter:
     """Counts as OpenAI and Azure bill: 3 tokens a message, its role and its text, and 3 to open the answer.
@@ -59,14 +68,23 @@ class OpenAICounter:
 
     def text_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text in o200k_base, the vocabulary of every model that can be tuned there."""
-        from bpe_openai import get_encoding
-
-        encoding = get_encoding("o200k_base")
+        encoding = _o200k()
         return [len(encoding.encode_ordinary(text)) for text in texts]
 
     def prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Return how many tokens the model sees before it answers."""
         return 3 + 3 * len(messages) + sum(self.text_tokens([part for message in messages for part in (message.role, message.content)]))
+
+    conversation_tokens = prompt_tokens
+    """A training row is billed by the same rule."""
+
+
+@cache
+def _o200k() -> Any:
+    """Return OpenAI's encoding; made once, since making it takes as long as thousands of texts."""
+    from bpe_openai import get_encoding
+
+    return get_encoding("o200k_base")
 
 
 class CharacterCounter:
@@ -82,7 +100,24 @@ class CharacterCounter:
         """Return how many tokens the model likely sees before it answers; the opening of its turn counts as a turn."""
         return TOKENS_PER_TURN * (len(messages) + 1) + sum(self.text_tokens([message.content for message in messages]))
 
+    conversation_tokens = prompt_tokens
+    """The same estimate."""
+
 
 def counter_at(provider: str) -> Counter:
     """Return who counts the tokens of a provider's models."""
     return OpenAICounter() if provider in ("openai", "azure") else CharacterCounter()
+
+
+def counter_of(provider: str, tokenizer: str | None) -> Counter:
+    """Return who counts what a provider bills; ``tokenizer`` is a hub id or folder with an open model's own.
+
+    Raises:
+        ModelUnavailable: it cannot be had.
+    """
+    if tokenizer is None:
+        return counter_at(provider)
+    from prooftune.models.loading import load_tokenizer
+    from prooftune.models.resolve import resolve_model
+
+    return TokenizerCounter(load_tokenizer(resolve_model(tokenizer, None, False).path))

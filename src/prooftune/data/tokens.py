@@ -74,7 +74,7 @@ def count_examples(path: Path, counter: Counter, task: Task) -> Iterator[Counted
     for example in read_lines(path, Example):
         messages = with_system(example.messages, task.system)
         answers = [example.target, *([] if example.rejected is None else [example.rejected])]
-        wholes = [counter.prompt_tokens((*messages[:-1], Message(role="assistant", content=answer))) for answer in answers]
+        wholes = [counter.conversation_tokens((*messages[:-1], Message(role="assistant", content=answer))) for answer in answers]
         yield Counted(example, counter.prompt_tokens(messages[:-1]), max(counter.text_tokens(answers)), max(wholes))
 
 

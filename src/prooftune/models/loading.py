@@ -69,7 +69,22 @@ def load_base(folder: Path, *, kind: Kind = "lora", device: str | None = None, t
         )
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"the model in {folder} cannot be loaded: {_one_line(error)}") from error
+    if kind == "qlora":
+        _keep_unpacked(model)
     return model.eval()
+
+
+def _keep_unpacked(model: PreTrainedModel) -> None:
+    """Switch off bitsandbytes' packing of 4-bit weights for inference on CPUs with AVX512-BF16.
+
+    It changes the weights at the first validation, in the middle of training, to bf16 arithmetic, and fails on layers narrower than its
+    block of 64 (bitsandbytes 0.50).
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_candidate(

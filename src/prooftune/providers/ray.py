@@ -91,7 +91,7 @@ def train_on_ray(
         results = job.read_results(objects, id_)
         if results is None:
             raise _failure_of(ended, text, cluster, objects)
-    _land(objects, results, out)
+    land(objects, results, out)
     return dict(results.figures)
 
 
@@ -185,7 +185,7 @@ def _failure_of(ended: RayJob, text: str | None, cluster: Cluster, objects: Obje
     return kind(f"{named} failed ({ended.message}); `ray job logs {ended.id}` shows its log")
 
 
-def _land(objects: ObjectStore, results: job.Results, out: Path) -> None:
+def land(objects: ObjectStore, results: job.Results, out: Path) -> None:
     """Put verified copies of the results into ``out``, and nothing else there; the figures last."""
     for path in out.iterdir():
         if path.is_dir():

@@ -81,6 +81,7 @@ class Cluster:
         """
         try:
             from ray.exceptions import AuthenticationError
+            from requests import RequestException
         except ImportError:
             raise EnvironmentLacks("the SDK ray is not installed; run: pip install 'prooftune[ray]'") from None
         for name in OVERRIDES:
@@ -88,7 +89,8 @@ class Cluster:
                 raise EnvironmentLacks(f"{name} is set, and Ray would prefer it to provider.base_url, {address}; unset one of the two")
         self._address = address
         self.where = f"the Ray cluster at {address or 'its default address'} (provider.base_url)"
-        self._call = Caller(self.where, TOKEN, os.environ.get(TOKEN, ""), (RuntimeError, OSError, AuthenticationError), _read_failure)
+        errors = (RuntimeError, ConnectionError, RequestException, AuthenticationError)
+        self._call = Caller(self.where, TOKEN, os.environ.get(TOKEN, ""), errors, _read_failure)
 
     def job(self, id_: str) -> RayJob | None:
         """Return a job as it is now; None = the cluster does not know it."""

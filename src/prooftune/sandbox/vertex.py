@@ -122,7 +122,7 @@ class VertexApi(Api):
             "jobs": len(self.works.jobs),
             "billed_tokens": self.works.billed_tokens,
             "deployments": 0,
-            "files": len(self.storage.objects),
+            "files": self.storage.uploads,
             "batches": len(self.batches.batches),
         }
 
@@ -143,8 +143,9 @@ class VertexApi(Api):
         if unknown := sorted(body.keys() - GENERATE_FIELDS):
             raise Refused(400, f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot find field.')
         chosen = body.get("generationConfig", {})
-        thinking = chosen.get("thinkingConfig", {})
-        if "thinkingLevel" in thinking and not base.startswith("gemini-3"):
+        # Google reads either spelling of a field, and the SDK sends this one in the other than the rest.
+        leveled = {"thinkingLevel", "thinking_level"} & chosen.get("thinkingConfig", {}).keys()
+        if leveled and not base.startswith("gemini-3"):
             raise Refused(400, "Thinking level is not supported for this model.")
         limit = int(chosen.get("maxOutputTokens", LONGEST_ANSWER))
         if not 1 <= limit <= LONGEST_ANSWER:

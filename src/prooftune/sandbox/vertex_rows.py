@@ -30,15 +30,17 @@ def read_examples(content: bytes, kind: Kind) -> list[Example]:
     return [_example(number, json.loads(line), kind) for number, line in enumerate(lines, start=1)]
 
 
-def _example(number: int, row: dict[str, Any], kind: Kind) -> Example:
+def _example(number: int, row: object, kind: Kind) -> Example:
     where = f"Line {number}"
+    if not isinstance(row, dict):
+        raise Unfit(f"{where}: must be a JSON object")
     known = {"contents", "systemInstruction", "system_instruction"} | ({"completions"} if kind == "preference" else {"tools"})
     if unknown := sorted(row.keys() - known):
         raise Unfit(f'{where}: unknown name "{unknown[0]}": cannot find field')
     prompt = as_prompt(row, where)
     rejected = None
     if kind == "preference":
-        scored = {one.get("score"): one.get("completion") for one in row.get("completions") or ()}
+        scored = {one.get("score"): one.get("completion") for one in row.get("completions") or () if isinstance(one, dict)}
         if scored.keys() != {0, 1}:
             raise Unfit(f"{where}: there must be one completion with score 1 and one with score 0")
         chosen, rejected = (_text(scored[score], where) for score in (1, 0))
@@ -65,7 +67,7 @@ def as_prompt(body: dict[str, Any], where: str = "The request") -> list[Message]
     if not isinstance(contents, list) or not contents:
         raise Unfit(f"{where}: at least one contents field is required")
     for turn in contents:
-        if turn.get("role") not in ROLES:
+        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
             raise Unfit(f"{where}: please use a valid role: user, model")
         messages.append(Message(role=ROLES[turn["role"]], content=_text(turn, where)))
     return messages

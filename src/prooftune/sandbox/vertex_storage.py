@@ -53,6 +53,8 @@ class Storage:
     def __init__(self, folder: Path) -> None:
         self.objects: dict[tuple[str, str], _Object] = {}
         self.missing: set[str] = set()
+        self.uploads = 0
+        """Objects that a client put there; those of the services are not counted."""
         self._folder = folder
         self._sessions: dict[str, _Session] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,7 @@ class Storage:
         for field, found in (("crc32c", _crc32c(data)), ("md5Hash", _md5(data))):
             if field in told and told[field] != found:
                 raise Refused(400, f'Provided {field} "{told[field]}" doesn\'t match calculated {field} "{found}".', "invalid")
+        self.uploads += (bucket, name) not in self.objects
         return Reply(_shown(self._add(bucket, name, data, content_type)))
 
     def _check(self, bucket: str, name: str, match: str) -> None:

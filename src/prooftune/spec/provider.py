@@ -52,6 +52,9 @@ class Provider(Frozen):
     """Azure's id of the resource, ``/subscriptions/…/accounts/NAME``: deployments are made through its management API."""
     tier: Literal["standard", "global_standard", "developer"] = "global_standard"
     """Azure's training type."""
+    tokenizer: str | None = None
+    """Hub id or folder with the tokenizer of an open base model (Together, Fireworks, Llama on Bedrock): estimates are then exact to the
+    token; null = OpenAI's and Azure's are known, others are estimated from characters."""
     hyperparameters: Hyperparameters = Hyperparameters()
     grader: dict[str, Any] | None = None
     """Of a reinforcement tuning, in the provider's form; `{}` is refused."""

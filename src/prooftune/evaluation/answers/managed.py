@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field
 
-from prooftune.data.counting import Counter, counter_at
+from prooftune.data.counting import Counter, counter_of
 from prooftune.evaluation.answers.answering import Answerer
 from prooftune.evaluation.answers.api_answerer import ROOM_TO_THINK, ApiAnswerer
 from prooftune.evaluation.answers.subject import Subject
@@ -54,8 +54,12 @@ class ManagedBase(Frozen):
 
     @property
     def counter(self) -> Counter:
-        """Who counts its tokens."""
-        return counter_at(self.provider)
+        """Who counts its tokens.
+
+        Raises:
+            ModelUnavailable: ``options.tokenizer`` names one that cannot be had.
+        """
+        return counter_of(self.provider, self.options.tokenizer)
 
 
 def open_base(base: ManagedBase, kept: Path) -> Subject:

@@ -1,0 +1,43 @@
+"""Runs that ended for now because their job goes on: what it takes to go on with them, in the object store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from prooftune.spec import RunSpec
+from prooftune.storage.objects import NoSuchObject, ObjectStore
+from prooftune.types import Frozen
+
+FOLDER = "ledger/waiting/"
+
+
+class Waiting(Frozen):
+    """A run that waits."""
+
+    run: str
+    spec: RunSpec
+    key: str
+    """Run key of the job."""
+    since: str
+    """UTC, ISO 8601."""
+
+
+def wait(store: ObjectStore, spec: RunSpec, run: str, key: str) -> None:
+    """Write down that a run waits for a job."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    store.put(f"{FOLDER}{run}.json", Waiting(run=run, spec=spec, key=key, since=since).model_dump_json(indent=1).encode())
+
+
+def read_waiting(store: ObjectStore) -> Iterator[Waiting]:
+    """Yield the runs that wait, by name."""
+    for key in store.list(FOLDER):
+        try:
+            yield Waiting.model_validate_json(store.get(key))
+        except NoSuchObject:
+            continue  # somebody went on with it just now
+
+
+def went_on(store: ObjectStore, run: str) -> None:
+    """Forget that a run waited."""
+    store.delete(f"{FOLDER}{run}.json")
