@@ -3,10 +3,13 @@ PYTHON ?= python3
 PIP := .venv/bin/pip install --disable-pip-version-check --quiet
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: demo test test-all check lint types layers docs lock clean
+.PHONY: demo demo-managed test test-all check lint types layers docs lock clean
 
 demo: .venv/installed ## the main job on 600 support tickets: 10 minutes on 2 cores
 	.venv/bin/prooftune demo
+
+demo-managed: .venv/installed ## the same at a stand-in for OpenAI, which really tunes
+	.venv/bin/prooftune demo --managed
 
 test: .venv/installed-dev ## every fast test, in under 10 minutes on 2 cores
 	$(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)

@@ -1,7 +1,7 @@
 """The command line. Each command prints for people, or with ``--json`` exactly one JSON document on stdout.
 
-Exit codes: 0 a verdict was reached, 2 the command, spec or data is unusable, 3 the environment lacks something, 130 interrupted,
-1 anything else.
+Exit codes: 0 a verdict was reached, 2 the command, spec or data is unusable, 3 the environment lacks something, 4 the run waits for its
+job, 130 interrupted, 1 anything else.
 """
 
 from __future__ import annotations
@@ -11,15 +11,9 @@ from typing import Any
 
 import click
 
-from flows.endings import Commands, Listed, answers
-
-SPEC = click.Path(path_type=Path)
-
-reason_option = click.option("--reason", required=True, help="Why, for those who read the history.")
-by_option = click.option("--by", default=None, metavar="NAME", help="Who changes the champion; default: you, as this machine knows you.")
-store_option = click.option("--store", default="./prooftune-store", show_default=True, help="Folder or s3://bucket/prefix.")
-endpoint_option = click.option("--endpoint-url", default=None, help="For S3-compatible servers.")
-set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a field of the spec: --set data.split.seed=3")
+from flows.cli_managed import COMMANDS
+from flows.cli_options import SPEC, by_option, endpoint_option, reason_option, set_option, store_option, waits
+from flows.endings import Commands, answers
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -101,7 +95,7 @@ def break_even(
 @click.argument("spec", type=SPEC)
 @set_option
 @click.option("--fresh", is_flag=True, help="Do every stage again, even where its result is in the store.")
-@answers("result", resumes=True)
+@answers("result", exit_code=waits, resumes=True)
 def run(spec: Path, overrides: tuple[str, ...], fresh: bool) -> dict[str, Any]:
     """Run it all, from a spec to a verdict.
 
@@ -113,17 +107,17 @@ def run(spec: Path, overrides: tuple[str, ...], fresh: bool) -> dict[str, Any]:
 
 
 @main.command()
+@click.option("--managed", is_flag=True, help="At a stand-in for OpenAI, which tunes the same model on this machine.")
 @set_option
-@answers("result", resumes=True)
-def demo(overrides: tuple[str, ...]) -> dict[str, Any]:
+@answers("result", exit_code=waits, resumes=True)
+def demo(managed: bool, overrides: tuple[str, ...]) -> dict[str, Any]:
     """Run it all on 600 support tickets.
 
     With a real model of 135M parameters, on this machine: about 10 minutes on 2 cores.
     """
-    from flows.commands import demo_spec
-    from flows.running import run_spec
+    from flows.demo import run_demo
 
-    return run_spec(demo_spec(), overrides)
+    return run_demo(managed, overrides)
 
 
 @main.command()
@@ -196,100 +190,8 @@ def history(task: str, store: str, endpoint_url: str | None) -> dict[str, Any]:
     return show_history(task, store, endpoint_url)
 
 
-@main.group(cls=Listed)
-def jobs() -> None:
-    """List managed jobs; reconcile, cancel, sweep.
-
-    Without a further word: every order that the ledger knows.
-    """
-
-
-@jobs.command("list")
-@click.option("--refresh", is_flag=True, help="Ask the providers how their jobs are.")
-@store_option
-@endpoint_option
-@answers("jobs_screens.jobs")
-def jobs_list(refresh: bool, store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """List every order that the ledger knows."""
-    from flows.jobs import list_jobs
-
-    return list_jobs(refresh, store, endpoint_url)
-
-
-@jobs.command()
-@click.argument("key")
-@click.option("--job", default=None, metavar="ID", help="The order has this job at the provider.")
-@click.option("--none", is_flag=True, help="You looked, and the provider made no job: it may be submitted.")
-@click.option("--reason", default="", help="Why, for those who read the history.")
-@store_option
-@endpoint_option
-@answers("jobs_screens.job")
-def reconcile(key: str, job: str | None, none: bool, reason: str, store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Settle an order that may or may not have a job.
-
-    Without --job or --none the provider is asked once more.
-    """
-    from flows.jobs import reconcile as settle
-
-    return settle(key, job, none, reason, store, endpoint_url)
-
-
-@jobs.command()
-@click.argument("key")
-@store_option
-@endpoint_option
-@answers("jobs_screens.job")
-def cancel(key: str, store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Cancel an order's job at the provider."""
-    from flows.jobs import cancel as cancel_job
-
-    return cancel_job(key, store, endpoint_url)
-
-
-@jobs.command()
-@click.argument("key")
-@reason_option
-@store_option
-@endpoint_option
-@answers("jobs_screens.job")
-def again(key: str, reason: str, store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Let a failed or cancelled order be submitted once more.
-
-    The next run of its spec does so, and may pay again.
-    """
-    from flows.jobs import again as submit_again
-
-    return submit_again(key, reason, store, endpoint_url)
-
-
-@jobs.command()
-@click.option("--remove", is_flag=True, help="Take down what no run uses any more.")
-@store_option
-@endpoint_option
-@answers("jobs_screens.deployments")
-def sweep(remove: bool, store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Find deployments that dead runs left, and what they cost."""
-    from flows.jobs import sweep as sweep_deployments
-
-    return sweep_deployments(remove, store, endpoint_url)
-
-
-@main.command()
-@click.argument("provider", type=click.Choice(("openai", "azure", "bedrock", "vertex", "together", "fireworks")))
-@click.option("--port", default=8787, show_default=True, help="On 127.0.0.1; 0 = any free one.")
-@click.option("--fast", is_flag=True, help="Canned answers; nothing is trained. They say nothing about any model.")
-@click.option("--fault", "faults", multiple=True, metavar="KIND@OPERATION", help="Misbehave: --fault reset_after@create_job*2")
-@click.option("--pace", default=2.0, show_default=True, metavar="SECONDS", help="That a job stays in each early state.")
-@click.option("--idle-minutes", default=30.0, show_default=True, help="Stop when nobody has asked anything for so long.")
-@click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document, everything else on stderr.")
-def sandbox(provider: str, port: int, fast: bool, faults: tuple[str, ...], pace: float, idle_minutes: float, as_json: bool) -> None:
-    """Serve a stand-in for PROVIDER's API on this machine.
-
-    To rehearse a managed run without a key or a bill. The demo model answers, and every job is really trained.
-    """
-    from flows.sandbox import serve_or_fail
-
-    serve_or_fail(provider, port, fast, faults, idle_minutes, pace, as_json)
+for command in COMMANDS:
+    main.add_command(command)
 
 
 @main.command()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.governance import open_named, store_flags, user
 from prooftune.errors import NeedsReconciliation, ProoftuneError, SpecError
+
+if TYPE_CHECKING:
+    from prooftune.economics.approvals import Answer
 
 
 def list_jobs(refresh: bool, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
@@ -97,6 +100,46 @@ def sweep(remove: bool, store_uri: str, endpoint_url: str | None) -> dict[str, A
     accounts = [(entry.order.provider, entry.options) for entry in Ledger(store).entries()]
     found = sweep_deployments(store, open_tuner, accounts, remove=remove, now=datetime.now(UTC))
     return {"store": store.uri, "removed": remove, "deployments": [one.model_dump(mode="json") for one in found]}
+
+
+def answer_estimate(
+    run: str | None, approved: bool, reason: str, by: str | None, store_uri: str, endpoint_url: str | None
+) -> dict[str, Any]:
+    """Write down a person's answer to a run's estimate and wake the run; without a run, return what waits.
+
+    Raises:
+        SpecError: the run asked nothing.
+    """
+    from prooftune.economics import approvals
+
+    store = open_named(store_uri, endpoint_url)
+    if run is None:
+        return {"store": store.uri, "waiting": [asked.model_dump() for asked in approvals.open_questions(store)]}
+    asked = approvals.waiting(store, run)
+    said = approvals.answer(store, run, asked.usd, approved=approved, by=by or user(), reason=reason)
+    return {"store": store.uri, "answer": said.model_dump(), "woken": wake(asked.flow_run, said)}
+
+
+def wake(flow_run: str | None, said: Answer) -> bool:
+    """Resume the flow run that waits for an answer; False = none waits any more, and the next run of the spec finds the answer."""
+    if flow_run is None:
+        return False
+    from uuid import UUID
+
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.running import server_address
+
+    given = {"decision": "approve" if said.approved else "reject", "by": said.by, "reason": said.reason}
+    with temporary_settings({PREFECT_API_URL: server_address()["api"]}), get_client(sync_client=True) as client:
+        try:
+            if not (state := client.read_flow_run(UUID(flow_run)).state) or not state.is_paused():
+                return False
+        except ObjectNotFound:
+            return False
+        return client.resume_flow_run(UUID(flow_run), run_input=given).status.value == "ACCEPT"
 
 
 def _asked(ledger: Any, entry: Any) -> Any:

@@ -74,3 +74,59 @@ def _money(row: Answer) -> tuple[str, str]:
     if row["billed_usd"] is None and row["billed_tokens"] is not None:
         billed = f"{row['billed_tokens']:,} tokens"
     return estimate, billed
+
+
+def resumed(answer: Answer) -> None:
+    """Say which runs went on, and which still wait."""
+    if not answer["runs"]:
+        show(marked("✓", "green", f"no run of {answer['store']} waits for a job"))
+    for row in answer["runs"]:
+        done = row["result"]
+        if done and done["verdict"]:
+            show(marked("✓", "green", f"{row['run']}: {done['verdict']}, {done['report']}"))
+        else:
+            show(marked("·", "dim", f"{row['run']} waits: its job is {row['status']}"))
+
+
+def approval(answer: Answer) -> None:
+    """Say what was answered, or list what waits for an answer."""
+    if "waiting" in answer:
+        if not answer["waiting"]:
+            show(marked("✓", "green", f"no run of {answer['store']} waits for an approval"))
+        for asked in answer["waiting"]:
+            show(marked("!", "yellow", f"{asked['key']} asks for ${asked['usd']:,.2f} since {asked['at']}"))
+        return
+    said = answer["answer"]
+    word = "approved" if said["approved"] else "rejected"
+    show(
+        marked(
+            "✓" if said["approved"] else "✗",
+            "green" if said["approved"] else "red",
+            f"${said['usd']:,.2f} of {said['key']} {word} by {said['by']}",
+        )
+    )
+    if not answer["woken"]:
+        show(plain("  no run waits just now; the next run of the spec finds this answer", "dim"))
+
+
+def comparison(answer: Answer) -> None:
+    """Show the paired table of backends, or what is waited for."""
+    from prooftune.evaluation.backends import BackendComparison
+    from prooftune.report.comparison import comparison_table
+
+    if answer["waiting"]:
+        waiting(answer["waiting"])
+        return
+    found = BackendComparison.model_validate({name: answer[name] for name in BackendComparison.model_fields})
+    table = comparison_table(found)
+    shown = figures_table("on the sealed holdout", *(f">{name}" for name, _ in table.rows))
+    for at, column in enumerate(table.columns):
+        cells = [row[at] for _, row in table.rows]
+        shown.add_row(plain(column), *("\n".join(filter(None, (cell.value, cell.detail, cell.counts))) for cell in cells))
+    show(shown, plain(f"differences are paired, to {found.reference}; p-values Holm-corrected", "dim"))
+    show(pairs({"  page": plain(answer["page"])}))
+
+
+def waiting(found: Answer) -> None:
+    """Say what a run waits for."""
+    show(marked("…", "yellow", f"{found['run_key']} waits for its {found['waits_for']}: {found['text']}"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prooftune.errors import EnvironmentLacks
+from prooftune.errors import EnvironmentLacks, SpecError
 from prooftune.results import result_json
 from prooftune.spec import load_spec
 
@@ -24,7 +24,7 @@ def run_spec(path: Path, overrides: Sequence[str] = (), *, fresh: bool = False) 
     from prooftune.storage.objects import open_store
 
     open_store(spec.store).check()
-    _prepare_environment(fresh)
+    prepare_environment(fresh)
     api = server_address()["api"]
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -34,6 +34,38 @@ def run_spec(path: Path, overrides: Sequence[str] = (), *, fresh: bool = False) 
     with temporary_settings({PREFECT_API_URL: api}), live_progress():
         result = finetune(spec)
     return result_json(result)
+
+
+def compare_spec(path: Path, backends: tuple[str, ...], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run ``compare`` on a spec file in this process and return the comparison as JSON.
+
+    Raises:
+        SpecError: the spec has no such backend.
+        ProoftuneError: as the stages raise it.
+    """
+    spec = load_spec(path, overrides)
+    for name in backends:
+        spec.on_backend(name)
+    if len(backends) < 2:
+        raise SpecError(f"--backends names {len(backends)} backend; a comparison needs at least two, such as local,openai")
+    from prooftune.storage.objects import open_store
+
+    open_store(spec.store).check()
+    prepare_environment(fresh=False)
+    api = server_address()["api"]
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.compare import compare
+    from flows.live import live_progress
+    from prooftune.results import address_of
+    from prooftune.types import RunWaiting
+
+    with temporary_settings({PREFECT_API_URL: api}), live_progress():
+        result = compare(spec, backends)
+    if isinstance(result, RunWaiting):
+        return result_json(result)
+    page = address_of(open_store(spec.store).uri, result.artifacts["comparison.html"].key)
+    return {**result.figures, "page": page, "waiting": None}
 
 
 def server_address() -> dict[str, Any]:
@@ -54,7 +86,7 @@ def server_address() -> dict[str, Any]:
     return {"running": True, "ui": server.ui_url, "api": server.api_url, "local": True, "pid": server.pid}
 
 
-def _prepare_environment(fresh: bool) -> None:
+def prepare_environment(fresh: bool) -> None:
     """Set what Prefect and the libraries read at import: logs go to the UI, our own display to the terminal, telemetry nowhere."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "prooftune")

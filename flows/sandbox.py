@@ -14,7 +14,10 @@ HINTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "openai": ({"OPENAI_API_KEY": "sandbox"}, {"provider.base_url": "{address}/v1"}),
     "azure": (
         {"AZURE_OPENAI_API_KEY": "sandbox", "AZURE_MANAGEMENT_ENDPOINT": "{address}", "AZURE_MANAGEMENT_TOKEN": "sandbox"},
-        {"provider.base_url": "{address}/openai/v1"},
+        {
+            "provider.base_url": "{address}/openai/v1",
+            "provider.resource": "/subscriptions/0000/resourceGroups/sandbox/providers/Microsoft.CognitiveServices/accounts/sandbox",
+        },
     ),
     "bedrock": (
         {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": "sandbox", "AWS_ENDPOINT_URL_S3": "{address}"},

@@ -116,6 +116,11 @@ def result(answer: Answer) -> None:
     if "runs" in answer:
         show(*_runs(answer))
         return
+    if answer.get("waiting"):
+        from flows.jobs_screens import waiting
+
+        waiting(answer["waiting"])
+        return
     colour = COLOURS[answer["verdict"]]
     parts: list[RenderableType] = [_verdict(answer, colour)]
     if answer["evaluations"]:

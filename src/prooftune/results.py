@@ -28,8 +28,8 @@ def read_result(store: ObjectStore, run_id: str) -> RunResult:
         reasons=decision.reasons,
         decision=decision,
         evaluations=tuple(Evaluation.model_validate(item) for item in facts["evaluations"]),
-        report=_address(store.uri, manifest.files["report.html"].key),
-        manifest=_address(store.uri, f"runs/{run_id}/manifest.json"),
+        report=address_of(store.uri, manifest.files["report.html"].key),
+        manifest=address_of(store.uri, f"runs/{run_id}/manifest.json"),
         stages=tuple(StageTime(**stage, cached=True) for stage in facts["stages"]),
     )
 
@@ -52,5 +52,6 @@ def _metrics_of(result: RunResult, name: str | None) -> dict[str, float] | None:
     return {metric.name: metric.value for metric in found[0].metrics.values()} if found else None
 
 
-def _address(store_uri: str, key: str) -> str:
+def address_of(store_uri: str, key: str) -> str:
+    """Return where an object of a store is, for people: a path, or a URI."""
     return f"{store_uri}/{key}" if "://" in store_uri else str(Path(store_uri).resolve() / key)

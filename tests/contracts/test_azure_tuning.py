@@ -22,6 +22,7 @@ from prooftune.providers.chat import open_chat
 from prooftune.providers.openai import OpenAIChat
 from prooftune.providers.tuning import MARK, Order, open_tuner
 from prooftune.sandbox.azure import RESOURCE
+from prooftune.sandbox.faults import Kind
 from prooftune.spec import Provider
 from prooftune.types import Message
 
@@ -51,7 +52,7 @@ def tuned(here: StandIn) -> str:
 def test_azure_is_never_asked_at_openai(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an address of its own nothing is opened: what is meant for Azure must not go to OpenAI."""
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
-    with pytest.raises(SpecError, match="azure gpt-4.1 has no address; set base_url"):
+    with pytest.raises(SpecError, match=r"azure gpt-4\.1 has no address; set base_url"):
         open_chat("azure", "gpt-4.1")
     with pytest.raises(SpecError, match="no address"):
         OpenAIChat("gpt-4.1", KEY, None, "azure")
@@ -198,18 +199,17 @@ def test_a_name_that_azure_does_not_take(name: str, here: StandIn) -> None:
 
 
 @pytest.mark.parametrize("operation", ["create_deployment", "list_deployments", "delete_deployment", "probe"])
-@pytest.mark.parametrize("kind", ["rate_limit", "error_before", "error_after", "reset_before", "reset_after", "cut"])
-def test_what_azure_may_be_asked_again_is(operation: str, kind: Any, here: StandIn) -> None:
+def test_what_azure_may_be_asked_again_is(operation: str, here: StandIn) -> None:
     """Every request to the management API may be repeated, and is."""
-    if kind == "cut" and operation == "delete_deployment":
-        return  # half of an answer that is not read
-    ordered = here.api.faults.order(kind, operation)
-    assert here.tuner.probe(here.model, "supervised").tunable
-    here.tuner.deploy(here.model, f"{MARK}-1")
-    assert len(here.tuner.deployments()) == 1
-    here.tuner.take_down(f"{MARK}-1")
-    assert here.api.state()["deployments"] == 0
-    assert ordered.fired == 1
+    kinds: tuple[Kind, ...] = ("rate_limit", "error_before", "error_after", "reset_before", "reset_after", "cut")
+    for kind in kinds:
+        ordered = here.api.faults.order(kind, operation)
+        assert here.tuner.probe(here.model, "supervised").tunable
+        here.tuner.deploy(here.model, f"{MARK}-1")
+        assert len(here.tuner.deployments()) == 1
+        here.tuner.take_down(f"{MARK}-1")
+        assert here.api.state()["deployments"] == 0
+        assert ordered.fired == 1
 
 
 def test_no_token_stands_in_an_error(here: StandIn) -> None:
@@ -273,7 +273,6 @@ def authority(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, str]]]
 
 def test_a_service_principal_signs_in_once(here: StandIn, authority: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a token in the environment the service principal gets one, and keeps it while it lasts."""
-    monkeypatch.delenv("AZURE_MANAGEMENT_TOKEN", raising=False)
     monkeypatch.setenv("AZURE_CLIENT_SECRET", SECRET)
     assert here.tuner.probe(here.model, "supervised").tunable
     assert here.tuner.deployments() == []
@@ -284,7 +283,6 @@ def test_a_service_principal_signs_in_once(here: StandIn, authority: list[dict[s
 
 def test_a_wrong_secret_is_told_without_it(here: StandIn, authority: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """The sign-in's own message is kept, and the secret in it is not."""
-    monkeypatch.delenv("AZURE_MANAGEMENT_TOKEN", raising=False)
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong-canary-9d")
     with pytest.raises(EnvironmentLacks, match=r"AZURE_CLIENT_SECRET is not accepted.*wrong: \[key\]"):
         here.tuner.deployments()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from fixtures_models import make_model, write_examples
 from hypothesis import given
 from hypothesis import strategies as st

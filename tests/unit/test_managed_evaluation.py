@@ -271,7 +271,16 @@ def test_an_answer_without_a_choice_is_unscored_and_counted(data: Path, chat_ser
     assert (whole.n, whole.unscored, whole.change) == (count - 5, 5, 0.0)
     assert (form.before, form.after, form.n, form.unscored) == (1.0, (count - 5) / count, count, 0)
     [check] = checks_of(Evidence(forgetting=found), Gate())
+    assert check.passed
     assert "5 unscored" in check.text
+
+
+def test_forgetting_that_is_mostly_unscored_shows_nothing(data: Path, chat_server: ChatServer) -> None:
+    """A few answers that could be read do not stand for a hundred."""
+    found = forget(data, chat_server, right_letter, lambda n: "billing" if n % 10 else right_letter(n))
+    [check] = checks_of(Evidence(forgetting=found), Gate())
+    assert (check.passed, check.n) == (None, 10)
+    assert "Most questions have no score" in check.text
 
 
 def test_forgetting_that_could_not_be_read_leaves_the_gate_open(data: Path, chat_server: ChatServer) -> None:

@@ -12,6 +12,16 @@ from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore
 from prooftune.types import Frozen, StageOutput
 
+ENDING = ".answers.jsonl"
+METERS: Mapping[str, tuple[Meter, Meter]] = {
+    "base_model": ("input", "output"),
+    "larger_model": ("input", "output"),
+    "candidate": ("tuned_input", "tuned_output"),
+    "candidate_old": ("tuned_input", "tuned_output"),
+    "champion_new": ("tuned_input", "tuned_output"),
+}
+"""Prices of what a file of answers cost, by whose answers they are."""
+
 
 class BillLine(Frozen):
     """One line of a bill."""
@@ -48,11 +58,9 @@ def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput]
     estimate = outputs["estimate"].figures
     offer = str(estimate["offer"])
     lines = list(_training(outputs.get("train"), offer, prices))
-    for stage, read, written in (("baselines", "input", "output"), ("evaluate", "tuned_input", "tuned_output")):
+    for stage in ("baselines", "evaluate", "champion", "forgetting"):
         if stage in outputs:
-            lines.append(
-                _answers(stage, outputs[stage], (read, written), offer, prices, store, BATCH_SHARE if spec.provider.batch else 1.0)
-            )
+            lines += _answers(spec, outputs[stage], offer, prices, store)
     trained = outputs["train"].figures["trained_tokens"] if "train" in outputs else None
     return Bill(
         lines=tuple(lines),
@@ -73,15 +81,19 @@ def _training(trained: StageOutput | None, offer: str, prices: PriceList) -> Ite
         yield BillLine(what="training", tokens=tokens, usd=billed_usd(offer, tokens, prices), told_by=offer)
 
 
-def _answers(
-    stage: str, output: StageOutput, meters: tuple[Meter, Meter], offer: str, prices: PriceList, store: ObjectStore, share: float
-) -> BillLine:
-    """Add up the answers that the stage kept: each was paid for once."""
-    read = written = 0
-    for name, ref in output.artifacts.items():
-        if name.endswith("answers.jsonl"):
-            for kept in read_lines(store.fetch(ref), KeptAnswer):
-                read += kept.answer.prompt_tokens
-                written += kept.answer.answer_tokens
-    usd = (read * price_of(prices, offer, meters[0]) + written * price_of(prices, offer, meters[1])) / 1e6 * share
-    return BillLine(what=f"answers of {stage}", tokens=read + written, usd=usd, told_by=offer)
+def _answers(spec: RunSpec, output: StageOutput, offer: str, prices: PriceList, store: ObjectStore) -> Iterator[BillLine]:
+    """Yield a line for each file of answers that a stage kept: each answer was paid for once, by the price of who gave it."""
+    for name, ref in sorted(output.artifacts.items()):
+        who = name.rpartition("/")[2].removesuffix(ENDING).removeprefix("general.")
+        if not name.endswith(ENDING) or who not in METERS:
+            continue
+        larger = spec.baseline.larger
+        at = f"{larger.provider}/{larger.model}" if who == "larger_model" else offer
+        read_usd, written_usd = (price_of(prices, at, meter) / 1e6 for meter in METERS[who])
+        tokens, usd = 0, 0.0
+        for kept in read_lines(store.fetch(ref), KeptAnswer):
+            answer = kept.answer
+            share = BATCH_SHARE if answer.latency_s is None else 1.0
+            tokens += answer.prompt_tokens + answer.answer_tokens
+            usd += (answer.prompt_tokens * read_usd + answer.answer_tokens * written_usd) * share
+        yield BillLine(what=f"{output.stage}: answers of {who.replace('_', ' ')}", tokens=tokens, usd=usd, told_by=at)

@@ -14,7 +14,17 @@ from typing import Any
 
 from prooftune.economics import break_even
 from prooftune.economics.machine import Machine, MachineHour, machine_hour, this_machine
-from prooftune.economics.options import HERE, NOT_MEASURED, Served, seconds_per_request, served_by_api, served_here, tuned_by
+from prooftune.economics.managed import offer_of
+from prooftune.economics.options import (
+    HERE,
+    NOT_MEASURED,
+    Served,
+    seconds_per_request,
+    served_by_api,
+    served_here,
+    tuned_by,
+    tuned_there,
+)
 from prooftune.economics.prices import PriceList, load_prices
 from prooftune.errors import DataError
 from prooftune.evaluation.metrics import definition_of
@@ -71,9 +81,14 @@ def cost_options(
     if in_use is None:
         raise DataError(f"no baseline is called {best!r}; there are {', '.join(baseline.name for baseline in baselines) or 'none'}")
     hour = machine_hour(spec.use, machine, prices)
-    prompted = {one.name: served for one in baselines if (served := _as_measured(one, spec, prices, hour)) is not None}
-    tuned = served_here(candidate, _requests(candidate, spec), _wrong(candidate, spec), spec.use, hour, train_seconds)
-    managed = list(_managed(spec, in_use, candidate, float(train_figures["trained_tokens"]), prices))
+    own = offer_of(spec.backend.provider, spec.backend.model, prices) if spec.backend.managed else None
+    prompted = {one.name: served for one in baselines if (served := _as_measured(one, spec, own, prices, hour)) is not None}
+    if own is None:
+        tuned = served_here(candidate, _requests(candidate, spec), _wrong(candidate, spec), spec.use, hour, train_seconds)
+    else:
+        tuned = tuned_there(own, candidate, train_figures, _wrong(candidate, spec), spec.use, prices)
+    trained_tokens = train_figures["trained_tokens"]
+    managed = [] if trained_tokens is None else list(_managed(spec, in_use, candidate, float(trained_tokens), prices, own))
     pairs = _pairs([tuned, *managed], prompted.get(best))
     every = [*prompted.values(), tuned, *managed]
     used = [price for one in every for price in one.prices]
@@ -132,18 +147,24 @@ def _wrong(evaluation: Evaluation, spec: RunSpec) -> float | None:
     return 1.0 - evaluation.metrics[spec.task.metric].value
 
 
-def _as_measured(baseline: Evaluation, spec: RunSpec, prices: PriceList, hour: MachineHour) -> Served | None:
-    """The baseline where it answered: on this machine, or behind an API whose price is known."""
+def _as_measured(baseline: Evaluation, spec: RunSpec, own: str | None, prices: PriceList, hour: MachineHour) -> Served | None:
+    """The baseline where it answered: on this machine, or behind an API whose price is known; ``own`` is a managed backend's offer."""
     larger = spec.baseline.larger
     wrong = _wrong(baseline, spec)
     if baseline.name == "larger_model" and larger.provider != "local":
         return served_by_api(baseline, f"{larger.provider}/{larger.model}", wrong, prices)
+    if own is not None and spec.baseline.model is None:
+        return served_by_api(baseline, own, wrong, prices)
     return served_here(baseline, _requests(baseline, spec), wrong, spec.use, hour)
 
 
-def _managed(spec: RunSpec, in_use: Evaluation, candidate: Evaluation, trained_tokens: float, prices: PriceList) -> Iterator[Served]:
-    """What every provider that may be used would cost, prompted like the best baseline and tuned like the candidate."""
+def _managed(
+    spec: RunSpec, in_use: Evaluation, candidate: Evaluation, trained_tokens: float, prices: PriceList, own: str | None
+) -> Iterator[Served]:
+    """What every other provider that may be used would cost, prompted like the best baseline and tuned like the candidate."""
     for offer in prices.tunable(spec.data.residency):
+        if offer == own:
+            continue
         prompted = served_by_api(in_use, offer, _wrong(in_use, spec), prices, NOT_MEASURED)
         if prompted is not None:
             yield prompted

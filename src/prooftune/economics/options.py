@@ -6,7 +6,9 @@ another base model tuned on the same data) stands in ``Option.assumption``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from prooftune.economics.machine import MachineHour
 from prooftune.economics.prices import Meter, Price, PriceList
@@ -112,6 +114,17 @@ def tuned_by(offer: str, candidate: Evaluation, trained_tokens: float, wrong: fl
         measured=False,
     )
     return Served(option, offer, wrong, tuple(meters[meter] for meter in _TUNED if meter in meters))
+
+
+def tuned_there(
+    offer: str, candidate: Evaluation, train_figures: Mapping[str, Any], wrong: float | None, use: Use, prices: PriceList
+) -> Served:
+    """The candidate at the provider that tuned it: its own bill, its own answers."""
+    tokens, billed = train_figures["trained_tokens"], train_figures["billed_usd"]
+    served = tuned_by(offer, candidate, float(tokens or 0), wrong, use, prices)
+    unknown = "" if tokens is not None or billed is not None else "The provider does not say what it trained, so tuning is not in it."
+    update: dict[str, Any] = {"measured": True, "assumption": unknown} | ({} if billed is None else {"tuning_usd": billed})
+    return replace(served, option=served.option.model_copy(update=update))
 
 
 NOT_MEASURED = "Not measured: its tokenizer is taken to give as many tokens, and its answers to be as good, as the model's here."

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 BATCH_WINDOW_S = 0.02
 """How long a question waits for others, to be answered together."""
+LONGEST_ANSWER = 36
+"""Tokens that the demo model says at most, enough for the demo's targets: untuned it would go on to any limit, for minutes."""
+TUNED_LAYERS = 12
 UNTUNED = "I am a stand-in without a model; start the sandbox without --fast for real answers."
 
 
@@ -108,7 +111,7 @@ class DemoBrain:
         self._using_model = threading.Lock()
 
     def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
-        """Train a LoRA adapter with the method of the demo's spec."""
+        """Train a LoRA adapter on the upper layers, as the demo's spec does."""
         from prooftune.data.lines import write_lines
         from prooftune.models.resolve import resolve_model
         from prooftune.spec import Method, Task, Tracking
@@ -119,7 +122,7 @@ class DemoBrain:
         write_lines(out / "train.jsonl", rows)
         write_lines(out / "validation.jsonl", validation or rows[: max(1, len(rows) // 10)])
         base = resolve_model(self.model, None, False).path
-        method = Method(epochs=epochs, r=16, alpha=32, learning_rate=1e-3, batch_size=8)
+        method = Method(epochs=epochs, layers=TUNED_LAYERS, batch_size=8, max_length=512)
         with self._using_model:
             train(
                 out / "train.jsonl",
@@ -139,7 +142,7 @@ class DemoBrain:
     def answer(self, model: str, prompt: Sequence[Message], max_tokens: int) -> Answered:
         """Answer together with the questions that came within ``BATCH_WINDOW_S``."""
         name = model if model in self._adapters else ""
-        question = _Question(prompt, min(max_tokens, 256))
+        question = _Question(prompt, min(max_tokens, LONGEST_ANSWER))
         with self._lock:
             waiting = self._waiting.setdefault(name, [])
             waiting.append(question)

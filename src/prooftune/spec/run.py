@@ -91,11 +91,19 @@ class RunSpec(Frozen):
     @model_validator(mode="after")
     def _provider_has_what_it_needs(self) -> Self:
         needs = {
-            "azure": ("base_url",),
+            "azure": ("base_url", "resource"),
             "bedrock": ("region", "bucket", "role_arn"),
             "vertex": ("project", "region", "bucket"),
             "fireworks": ("project",),
         }
+        if self.backend.managed and self.learning_curve.shares:
+            raise ValueError(
+                f"learning_curve.shares trains on this machine; backend.provider {self.backend.provider} does not: set it to []"
+            )
+        if self.backend.managed and self.gate.looks > 1:
+            raise ValueError(
+                f"gate.looks is {self.gate.looks}, and backend.provider {self.backend.provider} hands on one model: set it to 1"
+            )
         missing = [f"provider.{field}" for field in needs.get(self.backend.provider, ()) if getattr(self.provider, field) is None]
         if missing:
             raise ValueError(f"backend.provider {self.backend.provider} needs {', '.join(missing)}")

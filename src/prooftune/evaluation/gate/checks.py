@@ -148,10 +148,13 @@ def _forgetting_check(part: General, p_value: float | None, limit: float, gate: 
         tested = "" if p_value is None else f", Holm-adjusted {p_text(p_value)}"
         change = f"{part.before:.3f} → {part.after:.3f} nats per token (perplexity {-100 * part.change:+.1f} %{tested}, n = {part.n})"
         allowed = f"it may rise by {100 * limit:g} %"
+    settled = _open(passed, p_value, part.n, gate, "items of its kind")
+    if passed and part.unscored > part.n:
+        passed, settled = None, " Most questions have no score, so this shows nothing."
     return Check(
         name=f"forgetting, {part.name}",
         passed=passed,
-        text=f"{change}; {allowed}.{_open(passed, p_value, part.n, gate, 'items of its kind')}",
+        text=f"{change}; {allowed}.{settled}",
         difference=part.change,
         ci_low=part.ci_low,
         ci_high=part.ci_high,

@@ -1,0 +1,47 @@
+"""Goes on with runs that ended for now because their managed job went on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.finetune import finetune
+from prooftune.providers.ledger import Ledger
+from prooftune.providers.submission import look
+from prooftune.providers.tuning import open_tuner
+from prooftune.providers.waiting import read_waiting, went_on
+from prooftune.results import result_json
+from prooftune.spec import Store, store_at
+from prooftune.storage.objects import open_store
+
+
+@flow(name="resume-waiting")
+def go_on(store: Store) -> list[dict[str, Any]]:
+    """Ask how each awaited job is, and go on with the runs whose job has ended; a schedule of this flow needs no process in between."""
+    objects = open_store(store)
+    ledger = Ledger(objects)
+    told = []
+    for waiting in list(read_waiting(objects)):
+        entry = ledger.read(waiting.key)
+        if entry.state != "ended":
+            entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry, lambda job, events: None)
+        row: dict[str, Any] = {"run": waiting.run, "key": waiting.key, "status": entry.job.told if entry.job else None, "result": None}
+        if entry.state == "ended":
+            row["result"] = result_json(finetune(waiting.spec))
+            went_on(objects, waiting.run)
+        told.append(row)
+    return told
+
+
+def resume_waiting(store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Run ``go_on`` in this process and return what became of each run that waited."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.live import live_progress
+    from flows.running import prepare_environment, server_address
+
+    store = store_at(store_uri, endpoint_url)
+    prepare_environment(fresh=False)
+    with temporary_settings({PREFECT_API_URL: server_address()["api"]}), live_progress():
+        return {"store": open_store(store).uri, "runs": go_on(store)}
