@@ -53,6 +53,7 @@ def examine(store_uri: str, endpoint_url: str | None = None) -> dict[str, Any]:
         _demo_model(),
         _store(store),
         _credentials(store),
+        _providers(),
         _server(),
     ]
     counts = {name: sum(item.status == status for item in items) for name, status in (("failed", "fail"), ("warned", "warn"))}
@@ -219,6 +220,38 @@ def _credentials(store: Store) -> Item:
     if found is None:
         return Item("AWS credentials", "fail", "none", needed, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
     return Item("AWS credentials", "ok", f"found by {found}", needed)
+
+
+PROVIDERS = {
+    "openai": ("openai", "OPENAI_API_KEY"),
+    "azure": ("openai", "AZURE_OPENAI_API_KEY"),
+    "bedrock": ("boto3", "AWS_ACCESS_KEY_ID"),
+    "vertex": ("google.genai", "GOOGLE_OAUTH_ACCESS_TOKEN"),
+    "together": ("together", "TOGETHER_API_KEY"),
+    "fireworks": ("fireworks", "FIREWORKS_API_KEY"),
+    "ray": ("ray", ""),
+}
+"""SDK and environment variable of each provider; clouds have further ways to sign in, which are not tried here."""
+
+
+def _providers() -> Item:
+    """Which providers could be asked: their SDK is installed, and a key is in the environment. Nothing is sent."""
+    states = []
+    for name, (module, variable) in PROVIDERS.items():
+        if not _installed(module):
+            states.append(f"{name}: pip install 'prooftune[{name}]'")
+        elif variable:
+            states.append(f"{name}: {variable} {'is set' if os.environ.get(variable) else 'is not set'}")
+        else:
+            states.append(f"{name}: installed")
+    return Item("providers", "ok", "; ".join(states), "only for managed runs and models behind an API")
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is missing
+        return False
 
 
 def _server() -> Item:

@@ -66,7 +66,7 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
             if probed:
                 trained = train_at_provider(spec, run_key, probed, outputs)
             else:
-                trained = train(store, task.of_training, method, spec.tracking, spec.gate.looks, model, splits, checked)
+                trained = train(store, task.of_training, method, spec.tracking, spec.gate.looks, spec.cluster, model, splits, checked)
             if isinstance(trained, RunWaiting):
                 return trained
             outputs += weigh(spec, run_key, base, embedding, files, outputs, trained)

@@ -47,14 +47,17 @@ def reconcile(key: str, job: str | None, none: bool, reason: str, store_uri: str
     entry = ledger.read(key)
     tuner = open_tuner(entry.order.provider, entry.options)
     if job is not None:
-        return {"settled": True, **_row(ledger.found(key, tuner.job(job), f"said by {user()}"))}
+        named = tuner.job(job)
+        if named.key not in (None, key):
+            raise SpecError(f"the job {job} carries the run key {named.key}, not {key}; nothing was changed")
+        return {"settled": True, **_row(ledger.said(key, named, user(), reason or "looked at the provider's list"))}
     found = None if entry.files is None else only(tuner.find(entry.order, entry.files), key)
     if found is not None:
         return {"settled": True, **_row(ledger.found(key, found, "adopted"))}
     if none:
         return {"settled": True, **_row(ledger.release(key, user(), reason or "looked at the provider's list"))}
     if entry.state != "needs_reconciliation":
-        return {"settled": True, **_row(entry)}
+        return {"settled": entry.state != "submitting", **_row(entry)}
     raise NeedsReconciliation(
         f"{entry.order.provider} still shows no job with the run key {key}. Look into its console; then say --job ID if there is one, or "
         "--none if there is none"
@@ -99,7 +102,7 @@ def sweep(remove: bool, store_uri: str, endpoint_url: str | None) -> dict[str, A
     store = open_named(store_uri, endpoint_url)
     accounts = [(entry.order.provider, entry.options) for entry in Ledger(store).entries()]
     found = sweep_deployments(store, open_tuner, accounts, remove=remove, now=datetime.now(UTC))
-    return {"store": store.uri, "removed": remove, "deployments": [one.model_dump(mode="json") for one in found]}
+    return {"store": store.uri, "removed": remove, "flags": store_flags(store_uri, endpoint_url), **found.model_dump(mode="json")}
 
 
 def answer_estimate(
@@ -146,7 +149,7 @@ def _asked(ledger: Any, entry: Any) -> Any:
     from prooftune.providers.submission import look
     from prooftune.providers.tuning import open_tuner
 
-    return look(open_tuner(entry.order.provider, entry.options), ledger, entry, lambda job, events: None)
+    return look(open_tuner(entry.order.provider, entry.options), ledger, entry)
 
 
 def _row(entry: Any) -> dict[str, Any]:

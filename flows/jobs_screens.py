@@ -20,11 +20,12 @@ def jobs(answer: Answer) -> None:
     if not answer["jobs"]:
         show(plain(f"no managed job was ever ordered from {answer['store']}", "dim"))
         return
-    table = figures_table("run key", "state", "provider, model", "job", ">estimate", ">billed")
+    table = figures_table("run key", "job, base model, run", ">estimate, bill")
+    table.columns[0].no_wrap = table.columns[2].no_wrap = True  # a run key is what other commands take: it can be copied
     for row in answer["jobs"]:
-        told = [visible(text) for text in (row["job"], row["status"], row.get("trouble")) if text]
-        key = Text.assemble((row["key"], "bold"), (f"\n{row['run']}", "dim"), overflow="fold")
-        table.add_row(key, _state(row), plain(f"{row['provider']}\n{row['model']}"), plain("\n".join(told) or "–"), *_money(row))
+        told = [visible(text) for text in (row["job"], row.get("trouble"), f"{row['provider']} {row['model']}") if text]
+        job = Text.assemble(_state(row), *(f"\n{text}" for text in told), (f"\n{visible(row['run'])}", "dim"), overflow="fold")
+        table.add_row(plain(row["key"], "bold"), job, "\n".join(_money(row)))
     show(table)
     if any(row["state"] == "needs_reconciliation" for row in answer["jobs"]):
         show(marked("!", "red", f"settle what nobody could tell: prooftune jobs reconcile KEY{answer['flags']}"))
@@ -32,8 +33,9 @@ def jobs(answer: Answer) -> None:
 
 def job(answer: Answer) -> None:
     """Show one order and how it came to be."""
+    settled = answer["state"] != "submitting"
     show(
-        marked("✓", "green", f"{answer['key']} is {answer['state']}"),
+        marked("✓" if settled else "…", "green" if settled else "yellow", f"{answer['key']} is {answer['state']}"),
         pairs(
             {
                 "  provider": plain(f"{answer['provider']}, {answer['model']}, {answer['address']}"),
@@ -42,6 +44,8 @@ def job(answer: Answer) -> None:
             }
         ),
     )
+    if not settled:
+        show(marked(" ", "dim", "a run submits it just now, or died over it: run its spec again, and it finds out"))
     table = figures_table("when", "by", "what")
     for note in answer["history"]:
         table.add_row(plain(note["at"], "dim"), plain(note["by"]), plain(note["what"]))
@@ -50,22 +54,33 @@ def job(answer: Answer) -> None:
 
 def deployments(answer: Answer) -> None:
     """List what runs, what it costs by the hour, and what was taken down."""
-    if not answer["deployments"]:
+    if not answer["deployments"] and not answer["not_asked"]:
         show(marked("✓", "green", "nothing of ours runs at any provider"))
         return
     table = figures_table("deployment", "provider", ">hours", ">USD an hour", "now")
     for one in answer["deployments"]:
-        now = "in use" if one["in_use"] else "removed" if one["removed"] else one["failed"] or "left by a dead run"
         hours = "–" if one["hours"] is None else f"{one['hours']:.1f}"
         rate = "not known" if one["usd_per_hour"] is None else f"{one['usd_per_hour']:.2f}"
-        table.add_row(plain(f"{one['name']}\n{one['model']}"), plain(one["provider"]), hours, rate, plain(now))
-    show(table)
-    if not answer["removed"] and any(not one["in_use"] for one in answer["deployments"]):
-        show(marked("!", "yellow", "take down what dead runs left: prooftune jobs sweep --remove"))
+        table.add_row(plain(f"{one['name']}\n{one['model']}"), plain(one["provider"]), hours, rate, plain(_now(one)))
+    if answer["deployments"]:
+        show(table)
+    for trouble in answer["not_asked"]:
+        show(marked("✗", "red", f"could not be asked, so nobody knows what runs there: {trouble}"))
+    if any(one["leased"] and not one["in_use"] and not one["removed"] for one in answer["deployments"]):
+        show(marked("!", "yellow", f"take down what dead runs left: prooftune jobs sweep --remove{answer['flags']}"))
+
+
+def _now(one: Answer) -> str:
+    if not one["leased"]:
+        return "of another store: left alone"
+    if one["in_use"]:
+        return "in use"
+    return "removed" if one["removed"] else one["failed"] or "left by a dead run"
 
 
 def _state(row: Answer) -> Text:
-    return Text(row["state"].replace("_", " "), COLOURS[row["state"]])
+    state = Text(row["state"].replace("_", " "), COLOURS[row["state"]])
+    return Text.assemble(state, f": {visible(row['status'])}" if row["status"] else "")
 
 
 def _money(row: Answer) -> tuple[str, str]:

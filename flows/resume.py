@@ -25,7 +25,7 @@ def go_on(store: Store) -> list[dict[str, Any]]:
     for waiting in list(read_waiting(objects)):
         entry = ledger.read(waiting.key)
         if entry.state != "ended":
-            entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry, lambda job, events: None)
+            entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry)
         row: dict[str, Any] = {"run": waiting.run, "key": waiting.key, "status": entry.job.told if entry.job else None, "result": None}
         if entry.state == "ended":
             row["result"] = result_json(finetune(waiting.spec))

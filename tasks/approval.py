@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -71,7 +73,8 @@ def _wait(spec: RunSpec, run_key: str, usd: float) -> Answer:
         description="A person has to say yes",
     )
     get_run_logger().warning("waits for an approval of $%.2f: prooftune approve %s", usd, run_key)
-    clock = threading.Timer(hours * 3600, _resume, [str(flow_run.id), "reject", NOBODY, f"no answer within {hours:g} hours"])
+    late = [_resume, str(flow_run.id), "reject", NOBODY, f"no answer within {hours:g} hours"]
+    clock = threading.Timer(hours * 3600, copy_context().run, late)  # a thread of its own would not know which server is meant
     clock.daemon = True
     clock.start()
     try:
@@ -80,6 +83,10 @@ def _wait(spec: RunSpec, run_key: str, usd: float) -> Answer:
         clock.cancel()
     if given is None:
         raise RuntimeError("the flow run was resumed without an answer; resume it with one")
+    if given.by == NOBODY:  # is not kept: a person who comes late may still say yes, and the next run finds that or asks anew
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        late = Answer(key=run_key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
+        return read(store, run_key, usd) or late
     return answer(store, run_key, usd, approved=given.decision == "approve", by=given.by, reason=given.reason)
 
 

@@ -20,7 +20,7 @@ from prefect.tasks import Task
 from pydantic import BaseModel
 
 from prooftune.errors import TransientError
-from prooftune.spec import RunSpec, Store, Tracking, digest
+from prooftune.spec import Cluster, RunSpec, Store, Tracking, digest
 from prooftune.storage.objects import NoSuchObject, open_store
 from prooftune.types import FileRef, StageOutput
 from tasks.progress import note_finished, note_started
@@ -54,7 +54,7 @@ class StageCache(CachePolicy):
 
     def compute_key(self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any) -> str:
         """Return the key of the stage's record in the object store."""
-        content = {name: _content(value) for name, value in inputs.items() if not isinstance(value, Store | Tracking)}
+        content = {name: _content(value) for name, value in inputs.items() if not isinstance(value, Store | Tracking | Cluster)}
         return f"stages/{self.stage}/{digest([self.stage, self.version, content])[:32]}/record.json"
 
 

@@ -36,7 +36,7 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
     stage = Stage(spec.store)
     files: dict[SplitName, Path] = {name: stage.path(splits, f"{name}.jsonl") for name in get_args(SplitName)}
     listed = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
-    check_policy(spec, listed, validated.figures["findings"])
+    check_policy(spec, listed, {code: sum(actions.values()) for code, actions in validated.figures["findings"].items()})
 
     def work(out: Path) -> dict[str, Any]:
         estimate = estimate_managed(spec, files, listed)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from prefect import task
 
-from prooftune.spec import Method, Store, Task, Tracking
+from prooftune.spec import Cluster, Method, Store, Task, Tracking
 from prooftune.types import ModelRef, Progress, Report, StageOutput
 from tasks.artifacts import show_markdown
 from tasks.models import local_folder
@@ -20,6 +24,7 @@ def train(
     method: Method,
     tracking: Tracking,
     keep: int,
+    cluster: Cluster | None,
     model: ModelRef,
     splits: StageOutput,
     preflight: StageOutput,
@@ -27,12 +32,13 @@ def train(
     """Train by the spec's method; hands on ``adapter/`` (``model/`` for ``full``) and ``log.jsonl``.
 
     ``keep`` checkpoints are handed on, the further ones as ``further/STEP/``. A killed training goes on from its last whole checkpoint.
+    ``cluster`` is the Ray cluster that it runs on, and None this machine: the result is the same.
     """
-    from prooftune.training.sft import train as run_training
-
     stage = Stage(store)
     examples, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
     base, progress = local_folder(model).path, with_live_loss(report_to_ui("train"))
+    run_training = training_here if cluster is None else training_on(cluster, store, stage.key, model)
+
     output = stage.perform(
         lambda out: run_training(
             examples,
@@ -52,6 +58,28 @@ def train(
     rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
     show_markdown(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train", description="How training went")
     return output
+
+
+def training_here(*inputs: Any, **options: Any) -> dict[str, object]:
+    """Train on this machine."""
+    from prooftune.training.sft import train as train_here
+
+    return train_here(*inputs, **options)
+
+
+def training_on(cluster: Cluster, store: Store, key: str, model: ModelRef) -> Callable[..., dict[str, object]]:
+    """Return the same training as a job of a Ray cluster."""
+    from prooftune.providers.ray import train_on_ray
+
+    return partial(
+        train_on_ray,
+        address=cluster.address,
+        store=store,
+        key=key,
+        model_revision=model.revision or None,
+        cpus=cluster.cpus,
+        gpus=cluster.gpus,
+    )
 
 
 def with_live_loss(report: Report) -> Report:

@@ -20,6 +20,8 @@ import pytest
 import requests
 
 STARTUP_SECONDS = 120
+WAITING_SECONDS = 20
+"""That a job may wait for resources; Ray's own limit is 15 min."""
 STOP_SECONDS = 40
 """Ray drains a node for up to 30 s."""
 
@@ -62,6 +64,7 @@ def ray_cluster() -> Iterator[RayCluster]:
     ]
     left_out = ("RAY_", "AWS_", "OMP_NUM_THREADS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    env |= {"RAY_JOB_START_TIMEOUT_SECONDS": str(WAITING_SECONDS)}
     env |= {"PATH": f"{programs}{os.pathsep}{env['PATH']}", "XDG_CACHE_HOME": str(folder / "cache"), "RAY_USAGE_STATS_ENABLED": "0"}
     with (folder / "ray.log").open("wb") as log:
         started = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder)

@@ -277,7 +277,7 @@ def test_residency(blocks: dict[str, Any], speaks: str) -> None:
     finding = found(case_of(spec_of(data={"source": "x", "residency": "eu"}, **blocks)), "residency")
     assert (finding.speaks, finding.figure) == (speaks, "data.residency: eu")
     if speaks == "neutral":
-        assert "azure can be confined to eu" in finding.text
+        assert "azure, vertex can be confined to eu" in finding.text
     assert "residency" not in topics(case_of())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prooftune.economics.offers import offer_of
 from prooftune.economics.prices import SHIPPED, STALE_DAYS, UNITS, PriceList, load_prices, price_digest
 from prooftune.errors import SpecError
 
@@ -174,12 +175,73 @@ def test_a_provider_closes_after_its_last_job() -> None:
 
 def test_residency_leaves_the_providers_that_can_be_confined_to_the_region(tmp_path: Path) -> None:
     """By the region lists; a provider that the list says nothing of is out."""
-    assert shipped().tunable("EU") == ["azure/gpt-4.1"]
-    assert shipped().tunable("us") == ["azure/gpt-4.1", "bedrock/nova-micro"]
+    assert shipped().tunable("EU") == ["azure/gpt-4.1", "vertex/gemini-2.5-flash"]
+    assert shipped().tunable("us") == ["azure/gpt-4.1", "bedrock/nova-micro", "vertex/gemini-2.5-flash"]
     assert shipped().tunable("mars") == []
     mine = overlaid(tmp_path, '[price."ours/m"]\ntraining = { amount = 1, unit = "1M tokens", source = "openai-tuning" }\n')
     assert "ours/m" in mine.tunable()
     assert "ours/m" not in mine.tunable("eu")
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "offer"),
+    [
+        ("openai", "gpt-4.1-mini-2025-04-14", "openai/gpt-4.1-mini"),
+        ("openai", "GPT-4.1", "openai/gpt-4.1"),
+        ("openai", "ft:gpt-4.1-mini-2025-04-14:org::id", "openai/gpt-4.1-mini"),
+        ("azure", "gpt-4.1-2025-04-14", "azure/gpt-4.1"),
+        ("bedrock", "amazon.nova-micro-v1:0:128k", "bedrock/nova-micro"),
+        ("bedrock", "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0:128k", "bedrock/nova-micro"),
+        ("vertex", "gemini-2.5-flash-001", "vertex/gemini-2.5-flash"),
+        ("vertex", "publishers/google/models/gemini-2.5-flash", "vertex/gemini-2.5-flash"),
+        ("together", "Qwen/Qwen3.5-9B", "together/qwen3.5-9b"),
+        ("together", "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference", "together/model-up-to-16b"),
+        ("together", "meta-llama/Llama-3.3-70B-Instruct-Reference", "together/model-up-to-100b"),
+        ("fireworks", "accounts/fireworks/models/llama-v3p1-8b-instruct", "fireworks/model-up-to-16b"),
+        ("fireworks", "accounts/fireworks/models/qwen2p5-0p5b-instruct", "fireworks/model-up-to-16b"),
+        ("fireworks", "accounts/fireworks/models/mixtral-8x7b", "fireworks/model-up-to-80b"),
+        ("fireworks", "accounts/fireworks/models/qwen3-30b-a3b", "fireworks/model-up-to-80b"),
+    ],
+)
+def test_a_models_entry_is_the_longest_that_names_it_or_its_size_class(provider: str, model: str, offer: str) -> None:
+    """However the provider spells the model: with a date, a version, a vendor, a path."""
+    assert offer_of(provider, model, shipped()) == offer
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "gpt-4.1-nano-2025-04-14"),
+        ("vertex", "gemini-2.5-flash-lite"),
+        ("bedrock", "amazon.nova-2-micro-v1:0"),
+        ("fireworks", "accounts/fireworks/models/kimi-k2-instruct"),
+        ("together", "deepseek-ai/DeepSeek-V3-671B"),
+        ("vertex", "gpt-4.1"),
+    ],
+)
+def test_a_model_without_an_entry_is_never_billed_by_anothers(provider: str, model: str) -> None:
+    """A near name is not the name, and the message says what to add and where."""
+    with pytest.raises(SpecError, match=r'Add \[price\."') as caught:
+        offer_of(provider, model, shipped())
+    assert model in str(caught.value)
+    assert "use.prices" in str(caught.value)
+
+
+def test_a_models_own_entry_has_the_rest_from_its_size_class(tmp_path: Path) -> None:
+    """A user's price of prompts is completed by training and hosting; a model without a size in its name is left as it is."""
+    prices = overlaid(
+        tmp_path,
+        '[price."together/llama-3.1-8b"]\ninput = { amount = 0.2, unit = "1M tokens", source = "openai-tuning" }\n'
+        '[price."together/kimi"]\ninput = { amount = 0.2, unit = "1M tokens", source = "openai-tuning" }\n',
+    )
+    assert set(prices.price["together/llama-3.1-8b"]) == {"input", "training", "hosting"}
+    assert set(prices.price["together/kimi"]) == {"input"}
+    assert "together/llama-3.1-8b" in prices.tunable()
+
+
+def test_of_size_classes_one_is_compared_with() -> None:
+    """The smallest, and none where the provider's models are listed by name: a comparison has one line a model."""
+    assert [offer for offer in shipped().tunable() if "model-up-to" in offer] == ["fireworks/model-up-to-16b"]
 
 
 def test_each_meter_has_a_unit() -> None:

@@ -118,6 +118,6 @@ def counter_of(provider: str, tokenizer: str | None) -> Counter:
     if tokenizer is None:
         return counter_at(provider)
     from prooftune.models.loading import load_tokenizer
-    from prooftune.models.resolve import resolve_model
+    from prooftune.models.resolve import resolve_tokenizer
 
-    return TokenizerCounter(load_tokenizer(resolve_model(tokenizer, None, False).path))
+    return TokenizerCounter(load_tokenizer(resolve_tokenizer(tokenizer)))

@@ -1,17 +1,23 @@
-"""A person's yes or no to a run's estimate: asked for once, answered once, kept in the object store."""
+"""A person's yes or no to a run's estimate: asked for once, answered once, kept in the object store.
+
+An answer is to an amount, in whole cents. A yes covers every lower estimate of the same run as well; a higher one is asked for anew. A no
+covers its own amount alone: who refuses $30 may agree to $10.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from prooftune.errors import IntegrityError, SpecError
-from prooftune.storage.objects import AlreadyThere, NoSuchObject, ObjectStore
+from prooftune.storage.objects import AlreadyThere, InvalidKey, NoSuchObject, ObjectStore
 from prooftune.types import Frozen
 
 FOLDER = "ledger/approvals/"
+_Kind = TypeVar("_Kind", bound=Frozen)
 
 
 class Asked(Frozen):
@@ -51,21 +57,22 @@ def answer(store: ObjectStore, key: str, usd: float, *, approved: bool, by: str,
     try:
         store.put(_answer_key(key, usd), said.model_dump_json(indent=1).encode(), if_absent=True)
     except AlreadyThere:
-        found = read(store, key, usd)
-        return said if found is None else found
+        return _load(store, _answer_key(key, usd), Answer)
     return said
 
 
 def read(store: ObjectStore, key: str, usd: float) -> Answer | None:
-    """Return the answer to an estimate, or None. An answer is to an amount: a higher estimate is asked for anew."""
-    try:
-        return Answer.model_validate_json(store.get(_answer_key(key, usd)))
-    except NoSuchObject:
-        return None
-    except ValidationError:
-        raise IntegrityError(
-            f"{store.uri}: {_answer_key(key, usd)} is no answer; restore it from a copy, or delete it to ask again"
-        ) from None
+    """Return the answer that counts for an estimate, or None.
+
+    Raises:
+        IntegrityError: what the store holds is no answer.
+    """
+    cents = _cents(usd)
+    answers = {int(name.rpartition("/")[2].removesuffix(".json")): name for name in store.list(_answers(key))}
+    if cents in answers:
+        return _load(store, answers[cents], Answer)
+    higher = (_load(store, answers[amount], Answer) for amount in sorted(answers) if amount > cents)
+    return next((given for given in higher if given.approved), None)
 
 
 def waiting(store: ObjectStore, key: str) -> Asked:
@@ -73,28 +80,44 @@ def waiting(store: ObjectStore, key: str) -> Asked:
 
     Raises:
         SpecError: it asked nothing; the message names those that did.
+        IntegrityError: what the store holds is no question.
     """
     try:
-        return Asked.model_validate_json(store.get(_asked_key(key)))
-    except NoSuchObject:
+        return _load(store, _asked_key(key), Asked)
+    except (NoSuchObject, InvalidKey):
         known = ", ".join(asked.key for asked in open_questions(store)) or "none"
         raise SpecError(f"no run {key!r} waits for an approval; waiting: {known}") from None
 
 
 def open_questions(store: ObjectStore) -> Iterator[Asked]:
     """Yield what nobody has answered yet."""
-    for key in store.list(f"{FOLDER}asked/"):
-        asked = Asked.model_validate_json(store.get(key))
+    for name in store.list(f"{FOLDER}asked/"):
+        asked = _load(store, name, Asked)
         if read(store, asked.key, asked.usd) is None:
             yield asked
+
+
+def _load(store: ObjectStore, name: str, kind: type[_Kind]) -> _Kind:
+    try:
+        return kind.model_validate_json(store.get(name))
+    except ValidationError:
+        raise IntegrityError(f"{store.uri}: {name} is damaged; restore it from a copy, or delete it to ask again") from None
 
 
 def _asked_key(key: str) -> str:
     return f"{FOLDER}asked/{key}.json"
 
 
+def _answers(key: str) -> str:
+    return f"{FOLDER}answers/{key}/"
+
+
 def _answer_key(key: str, usd: float) -> str:
-    return f"{FOLDER}answers/{key}/{round(usd * 100)}.json"
+    return f"{_answers(key)}{_cents(usd)}.json"
+
+
+def _cents(usd: float) -> int:
+    return round(usd * 100)
 
 
 def _now() -> str:

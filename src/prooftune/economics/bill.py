@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from prooftune.data.lines import read_lines
-from prooftune.economics.managed import billed_usd, price_of
+from prooftune.economics.managed import billed_usd, price_of, training_meter
 from prooftune.economics.prices import BATCH_SHARE, Meter, PriceList
 from prooftune.evaluation.answers.api_answerer import KeptAnswer
 from prooftune.spec import RunSpec
@@ -57,7 +57,7 @@ def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput]
     """
     estimate = outputs["estimate"].figures
     offer = str(estimate["offer"])
-    lines = list(_training(outputs.get("train"), offer, prices))
+    lines = list(_training(spec, outputs.get("train"), offer, prices))
     for stage in ("baselines", "evaluate", "champion", "forgetting"):
         if stage in outputs:
             lines += _answers(spec, outputs[stage], offer, prices, store)
@@ -71,14 +71,14 @@ def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput]
     )
 
 
-def _training(trained: StageOutput | None, offer: str, prices: PriceList) -> Iterator[BillLine]:
+def _training(spec: RunSpec, trained: StageOutput | None, offer: str, prices: PriceList) -> Iterator[BillLine]:
     if trained is None:
         return
     tokens, usd = trained.figures["trained_tokens"], trained.figures["billed_usd"]
     if usd is not None:
         yield BillLine(what="training", tokens=tokens or 0, usd=usd, told_by="the provider")
     elif tokens is not None:
-        yield BillLine(what="training", tokens=tokens, usd=billed_usd(offer, tokens, prices), told_by=offer)
+        yield BillLine(what="training", tokens=tokens, usd=billed_usd(offer, tokens, prices, training_meter(spec)), told_by=offer)
 
 
 def _answers(spec: RunSpec, output: StageOutput, offer: str, prices: PriceList, store: ObjectStore) -> Iterator[BillLine]:

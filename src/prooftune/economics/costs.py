@@ -14,7 +14,7 @@ from typing import Any
 
 from prooftune.economics import break_even
 from prooftune.economics.machine import Machine, MachineHour, machine_hour, this_machine
-from prooftune.economics.managed import offer_of
+from prooftune.economics.offers import offer_of
 from prooftune.economics.options import (
     HERE,
     NOT_MEASURED,

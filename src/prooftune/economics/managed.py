@@ -1,29 +1,34 @@
 """What a managed run may cost, before anything is paid for: training, evaluation and hosting, line by line.
 
-Training counts every token that the provider bills: exactly, where its tokenizer is public (OpenAI, Azure, and open models whose tokenizer
-``provider.tokenizer`` names), else from characters. Evaluation is an upper estimate: each answer is taken to be as long as the longest
-target.
+Training counts every token that the provider bills, by ``billable``. Evaluation is an estimate from above: each answer is taken to be as
+long as the run lets it be, each prompt to show the longest demonstrations. What a run may ask besides is not in it: a champion's answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from prooftune.data.counting import Counter, counter_of
+from prooftune.data.counting import Counter
 from prooftune.data.lines import read_lines
+from prooftune.economics.asked import Asked, asked_by
+from prooftune.economics.billable import billable_counter, conversations, how_of, is_open
+from prooftune.economics.offers import offer_of
 from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList
 from prooftune.economics.spending import BudgetExceeded
 from prooftune.errors import SpecError
 from prooftune.spec import RunSpec
-from prooftune.training.encoding import with_system
-from prooftune.types import Example, Frozen, Message, SplitName
+from prooftune.types import Example, Frozen, SplitName
 
 HOSTING_HOURS = 2.0
 """That a deployment is taken to run for the evaluation, its start included."""
-SUITE_TOKENS = 120
-"""Of a question of the general suite and its answer, rounded up."""
-SUITE_QUESTIONS = 100
+DEPLOYED = ("azure", "bedrock", "together", "fireworks")
+"""Providers whose tuned models answer from a deployment or a place that is paid for by time."""
+BILLS_VALIDATION = ("together",)
+"""Providers that bill the tokens of the validation file at each evaluation; the others bill the training file alone.
+Source: https://docs.together.ai/docs/fine-tuning/pricing."""
+BY_METHOD = ("together", "fireworks")
+"""Providers whose price of a training token depends on the method. Sources: the page above, and https://fireworks.ai/pricing."""
 
 
 class Line(Frozen):
@@ -32,6 +37,7 @@ class Line(Frozen):
     what: str
     quantity: float
     unit: str
+    """Of the quantity: ``tokens``, ``hour`` or ``month``."""
     usd_per_unit: float
     usd: float
     source: str
@@ -49,6 +55,8 @@ class Estimate(Frozen):
     """Of all epochs."""
     exact: bool
     """Whether training tokens are counted with the provider's tokenizer."""
+    how: str = ""
+    """How they were counted."""
     lines: tuple[Line, ...]
     usd: float
     warnings: tuple[str, ...] = ()
@@ -58,34 +66,28 @@ def estimate_managed(spec: RunSpec, splits: Mapping[SplitName, Path], prices: Pr
     """Return what a managed run may cost.
 
     Raises:
-        SpecError: the price list lacks a price that is needed.
+        SpecError: the price list lacks a price that is needed; the message says which.
+        ModelUnavailable: ``provider.tokenizer`` names one that cannot be had.
     """
-    counter = counter_of(spec.backend.provider, spec.provider.tokenizer)
-    offer = offer_of(spec.backend.provider, spec.backend.model, prices)
-    train, validation, holdout = (list(read_lines(splits[name], Example)) for name in ("train", "validation", "holdout"))
-    tokens = training_tokens(train, spec.task.system, counter) * spec.provider.hyperparameters.epochs
-    lines = [_line("training", tokens, offer, "training", prices)]
-    lines += _evaluation(spec, counter, train, validation, holdout, offer, prices)
-    if (hosting := prices.find(offer, "hosting")) is not None and hosting.unit == "hour":
-        lines.append(_line("hosting for the evaluation", HOSTING_HOURS, offer, "hosting", prices))
-    used = [
-        price
-        for meter in ("training", "input", "output", "tuned_input", "tuned_output", "hosting")
-        if (price := _found(prices, offer, meter))
-    ]
-    warnings = [prices.stale(used)]
-    if not counter.exact:
-        warnings.append(
-            f"{spec.backend.provider} publishes no tokenizer of {spec.backend.model}, or provider.tokenizer does not name it: tokens are "
-            "estimated from characters, and the bill may differ by a fifth."
-        )
+    provider, model = spec.backend.provider, spec.backend.model
+    counter = billable_counter(provider, model, _tokenizer(spec))
+    offer = offer_of(provider, model, prices)
+    examples = {name: tuple(read_lines(path, Example)) for name, path in splits.items()}
+    tokens = training_tokens(spec, examples, counter)
+    bill = _Lines(prices)
+    bill.add("training", tokens, offer, training_meter(spec))
+    for asked in asked_by(spec, examples, offer, counter):
+        if asked.offer != _unpriced_judge(spec, prices):
+            _add_asked(bill, asked)
+    _add_hosting(bill, spec, offer)
     return Estimate(
         offer=offer,
         training_tokens=tokens,
         exact=counter.exact,
-        lines=tuple(lines),
-        usd=round(sum(line.usd for line in lines), 6),
-        warnings=tuple(filter(None, warnings)),
+        how=how_of(counter),
+        lines=tuple(bill.lines),
+        usd=round(sum(line.usd for line in bill.lines), 6),
+        warnings=tuple(_warnings(spec, bill, counter)),
     )
 
 
@@ -102,106 +104,124 @@ def check_limit(spec: RunSpec, estimate: Estimate) -> None:
         )
 
 
-def training_tokens(examples: Sequence[Example], system: str, counter: Counter) -> int:
-    """Return the tokens that one epoch bills: of a preference pair, both conversations."""
-    conversations = [with_system(example.messages, system) for example in examples]
-    conversations += [
-        with_system((*example.prompt, Message(role="assistant", content=example.rejected)), system)
-        for example in examples
-        if example.rejected is not None
-    ]
-    return sum(counter.conversation_tokens(messages) for messages in conversations)
+def training_tokens(spec: RunSpec, examples: Mapping[SplitName, tuple[Example, ...]], counter: Counter) -> int:
+    """Return the tokens that a training bills: all epochs, and where the provider bills it one look at the validation file an epoch."""
+    billed: tuple[SplitName, ...] = ("train", "validation") if spec.backend.provider in BILLS_VALIDATION else ("train",)
+    rows = (row for name in billed for row in examples[name])
+    epoch = sum(counter.conversation_tokens(messages) for row in rows for messages in conversations(row, spec.task.system))
+    return epoch * spec.provider.hyperparameters.epochs
 
 
-def billed_usd(offer: str, tokens: int, prices: PriceList) -> float:
+def training_meter(spec: RunSpec) -> Meter:
+    """Return which price of the list a training token has."""
+    return "training_preference" if spec.backend.objective == "preference" and spec.backend.provider in BY_METHOD else "training"
+
+
+def billed_usd(offer: str, tokens: int, prices: PriceList, meter: Meter = "training") -> float:
     """Return what so many trained tokens cost by the price list. Raises SpecError where it has no price."""
-    return _line("training", tokens, offer, "training", prices).usd
-
-
-def offer_of(provider: str, model: str, prices: PriceList) -> str:
-    """Return the price list's entry for a provider's model: of those whose name the model's name contains, the longest.
-
-    Raises:
-        SpecError: there is none.
-    """
-    name = model.lower()
-    known = [offer for offer in prices.price if offer.startswith(f"{provider}/")]
-    fitting = [offer for offer in known if offer.partition("/")[2] in name]
-    if not fitting:
-        listed = ", ".join(known) or "none"
-        raise SpecError(
-            f"the price list has no entry for {provider}/{model}, so nobody can say what it would cost. It has {listed}; add "
-            f'[price."{provider}/{model}"] with training, input, output, tuned_input and tuned_output to a file, and name it in use.prices'
-        )
-    return max(fitting, key=len)
-
-
-def _evaluation(
-    spec: RunSpec,
-    counter: Counter,
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    holdout: Sequence[Example],
-    offer: str,
-    prices: PriceList,
-) -> Iterator[Line]:
-    """Yield what the ladder and the candidate read and write."""
-    system = spec.task.system if spec.baseline.system is None else spec.baseline.system
-    asked = sum(counter.prompt_tokens(with_system(example.prompt, system)) for example in holdout)
-    chosen_on = validation[: spec.baseline.choose_on]
-    tried = sum(counter.prompt_tokens(with_system(example.prompt, system)) for example in chosen_on)
-    longest = max(counter.text_tokens([example.target for example in train]), default=0)
-    shown = max((counter.conversation_tokens(example.messages) for example in train), default=0)
-    trials = sum(2**step for step in range(spec.baseline.shots.bit_length()))
-    read = written = 0
-    for rung in spec.baseline.ladder if spec.baseline.model is None else ():
-        shots = 0 if rung in ("zero_shot", "larger_model") else spec.baseline.passages if rung == "rag" else spec.baseline.shots
-        read += asked + shots * shown * len(holdout)
-        written += longest * len(holdout)
-        if rung in ("few_shot", "retrieved") and chosen_on:
-            read += tried * spec.baseline.shots.bit_length() + trials * shown * len(chosen_on)
-            written += longest * len(chosen_on) * spec.baseline.shots.bit_length()
-        if rung == "optimised":
-            read += spec.baseline.optimise.calls * (shown * (spec.baseline.shots + 1))
-            written += spec.baseline.optimise.calls * longest
-    suite = SUITE_QUESTIONS * SUITE_TOKENS if spec.general.suite == "shipped" else 0
-    share = BATCH_SHARE if spec.provider.batch else 1.0
-    own = sum(counter.prompt_tokens(with_system(example.prompt, spec.task.system)) for example in holdout)
-    yield _line("baselines, read", (read + suite) * share, offer, "input", prices)
-    yield _line("baselines, written", written * share, offer, "output", prices)
-    yield _line("candidate, read", (own + suite) * share, offer, "tuned_input", prices, instead="input")
-    yield _line("candidate, written", longest * len(holdout) * share, offer, "tuned_output", prices, instead="output")
-
-
-def _line(what: str, quantity: float, offer: str, meter: Meter, prices: PriceList, instead: Meter | None = None) -> Line:
-    price = _found(prices, offer, meter) or (_found(prices, offer, instead) if instead else None)
-    if price is None:
-        raise SpecError(
-            f"the price list has no price for {offer}, {meter}, so nobody can say what the run would cost; add it under "
-            f'[price."{offer}"] to a file, and name it in use.prices'
-        )
-    per = 1e6 if price.unit == "1M tokens" else 1.0
-    source = prices.source[price.source]
-    return Line(
-        what=what,
-        quantity=quantity,
-        unit="tokens" if price.unit == "1M tokens" else price.unit,
-        usd_per_unit=price.amount / per,
-        usd=quantity * price.amount / per,
-        source=source.name,
-        checked=source.checked.isoformat(),
-    )
+    return tokens * _needed(prices, offer, meter).amount / 1e6
 
 
 def price_of(prices: PriceList, offer: str, meter: Meter) -> float:
-    """Return a price, of 1M tokens or of an hour; a tuned model without one of its own costs what its base model does.
+    """Return the price of 1M tokens, or of an hour or month; 0 for tokens of a tuned model that is billed by the hour alone.
 
     Raises:
-        SpecError: the list has neither.
+        SpecError: the list has none.
     """
-    base: dict[Meter, Meter] = {"tuned_input": "input", "tuned_output": "output"}
-    return _line("", 1.0, offer, meter, prices, base.get(meter)).usd * 1e6
+    if meter in ("tuned_input", "tuned_output") and _by_the_hour(prices, offer):
+        return 0.0
+    return _needed(prices, offer, meter).amount
 
 
-def _found(prices: PriceList, offer: str, meter: str) -> Price | None:
-    return prices.find(offer, meter)  # type: ignore[arg-type]  # the meters named above
+def _add_asked(bill: _Lines, asked: Asked) -> None:
+    meters: tuple[Meter, Meter] = ("tuned_input", "tuned_output") if asked.tuned else ("input", "output")
+    if asked.tuned and _by_the_hour(bill.prices, asked.offer):
+        return  # its machine is paid for by the hour, and the tokens with it
+    share, through = (BATCH_SHARE, ", by batch") if asked.batched else (1.0, "")
+    for meter, tokens, done in zip(meters, (asked.read, asked.written), ("read", "written"), strict=True):
+        if tokens:
+            bill.add(f"{asked.what}, {done}{through}", tokens, asked.offer, meter, share)
+
+
+def _add_hosting(bill: _Lines, spec: RunSpec, offer: str) -> None:
+    """Add the place that the tuned model answers from. Azure's developer tier has none to pay for.
+
+    Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-cost-management.
+    """
+    provider = spec.backend.provider
+    if provider not in DEPLOYED or (provider == "azure" and spec.provider.tier == "developer"):
+        return
+    if _needed(bill.prices, offer, "hosting").unit == "hour":
+        bill.add("hosting, for the evaluation", HOSTING_HOURS, offer, "hosting")
+    else:
+        bill.add("hosting, first month", 1.0, offer, "hosting")
+
+
+def _by_the_hour(prices: PriceList, offer: str) -> bool:
+    hosting = prices.find(offer, "hosting")
+    return hosting is not None and hosting.unit == "hour" and prices.find(offer, "tuned_input") is None
+
+
+class _Lines:
+    """The lines of an estimate as they come, and the prices that they rest on."""
+
+    def __init__(self, prices: PriceList) -> None:
+        self.prices = prices
+        self.lines: list[Line] = []
+        self.used: list[Price] = []
+
+    def add(self, what: str, quantity: float, offer: str, meter: Meter, share: float = 1.0) -> None:
+        """Add a line. Raises SpecError where the price list has no price for it."""
+        price = _needed(self.prices, offer, meter)
+        tokens = price.unit == "1M tokens"
+        each = price.amount * share / (1e6 if tokens else 1.0)
+        source = self.prices.source[price.source]
+        self.used.append(price)
+        self.lines.append(
+            Line(
+                what=what,
+                quantity=quantity,
+                unit="tokens" if tokens else price.unit,
+                usd_per_unit=each,
+                usd=quantity * each,
+                source=source.name,
+                checked=source.checked.isoformat(),
+            )
+        )
+
+
+def _needed(prices: PriceList, offer: str, meter: Meter) -> Price:
+    price = prices.find(offer, meter)
+    if price is None:
+        raise SpecError(
+            f"the price list has no price for {offer}, {meter}, so nobody can say what the run would cost; add {meter} under "
+            f'[price."{offer}"] to a file, and name it in use.prices'
+        )
+    return price
+
+
+def _tokenizer(spec: RunSpec) -> Path | None:
+    if spec.provider.tokenizer is None or not is_open(spec.backend.provider, spec.backend.model):
+        return None
+    from prooftune.models.resolve import resolve_tokenizer
+
+    return resolve_tokenizer(spec.provider.tokenizer)
+
+
+def _warnings(spec: RunSpec, bill: _Lines, counter: Counter) -> Iterator[str]:
+    if stale := bill.prices.stale(bill.used):
+        yield stale
+    if not counter.exact and is_open(spec.backend.provider, spec.backend.model):
+        yield f"Tokens are {how_of(counter)}; name the base model's tokenizer in provider.tokenizer, and they are exact."
+    elif not counter.exact:
+        yield f"{spec.backend.provider} publishes no tokenizer of {spec.backend.model}: tokens are {how_of(counter)}."
+    if spec.backend.objective == "reinforcement":
+        yield "A reinforcement tuning is billed by what it generates, or by time: the line of training is no bound."
+    if (judge := _unpriced_judge(spec, bill.prices)) is not None:
+        yield f"The judge {judge} answers at judge.base_url and has no price; what it costs is not in the estimate."
+
+
+def _unpriced_judge(spec: RunSpec, prices: PriceList) -> str | None:
+    """Return the judge's entry where it answers from a server of the user's that has no price."""
+    offer = f"{spec.judge.provider}/{spec.judge.model}"
+    return offer if spec.judge.base_url is not None and prices.find(offer, "input") is None else None

@@ -6,6 +6,7 @@ whoever needs it says so: nothing is guessed.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -23,7 +24,7 @@ SHIPPED = Path(__file__).with_name("prices.toml")
 STALE_DAYS = 180
 """A price whose source is older than this is used with a warning."""
 
-Meter = Literal["input", "output", "tuned_input", "tuned_output", "training", "hosting", "hour", "core_hour"]
+Meter = Literal["input", "output", "tuned_input", "tuned_output", "training", "training_preference", "hosting", "hour", "core_hour"]
 Unit = Literal["1M tokens", "hour", "month", "core hour"]
 UNITS: Mapping[Meter, tuple[Unit, ...]] = {
     "input": ("1M tokens",),
@@ -31,6 +32,7 @@ UNITS: Mapping[Meter, tuple[Unit, ...]] = {
     "tuned_input": ("1M tokens",),
     "tuned_output": ("1M tokens",),
     "training": ("1M tokens",),
+    "training_preference": ("1M tokens",),
     "hosting": ("hour", "month"),
     "hour": ("hour",),
     "core_hour": ("core hour",),
@@ -109,12 +111,24 @@ class PriceList(Frozen):
         return (prompt_tokens * read.amount + answer_tokens * written.amount) / 1e6
 
     def tunable(self, residency: str | None = None) -> list[str]:
-        """Return the offers that can be tuned today, in alphabetical order, where ``residency`` is set: in that region."""
-        return [offer for offer in sorted(self.price) if "training" in self.price[offer] and self._open(offer.split("/")[0], residency)]
+        """Return the offers that can be tuned today, in alphabetical order, where ``residency`` is set: in that region.
+
+        Of a provider's size classes only the smallest counts, and none where models of the provider are listed by name.
+        """
+        return [offer for offer in sorted(self.price) if self._trains(offer) and self._open(offer.split("/")[0], residency)]
 
     def confined_to(self, region: str) -> list[str]:
         """Return the providers whose training and serving a source says can be confined to a region."""
         return sorted(name for name, provider in self.provider.items() if region.lower() in provider.regions)
+
+    def _trains(self, offer: str) -> bool:
+        if "training" not in self.price[offer]:
+            return False
+        if offer not in (classes := _classes(offer.split("/")[0], self.price)):
+            return True
+        provider = offer.split("/")[0]
+        named = (one for one in self.price if one.startswith(f"{provider}/") and one not in classes and "training" in self.price[one])
+        return offer == classes[0] and not any(named)
 
     def _open(self, name: str, residency: str | None) -> bool:
         provider = self.provider.get(name)
@@ -134,12 +148,45 @@ class PriceList(Frozen):
         return f"Prices older than {STALE_DAYS} days; check them, and put newer ones in use.prices: {'; '.join(stale)}." if stale else ""
 
 
+def class_of(provider: str, model: str, offers: Iterable[str]) -> str | None:
+    """Return the provider's smallest size class that holds the model; None = its name says no size, or no class is large enough."""
+    sizes = [int(found[1] or 1) * float(found[2].replace("p", ".")) for found in _SIZE.finditer(model.lower())]
+    fitting = [offer for offer in _classes(provider, offers) if sizes and max(sizes) <= _most(offer)]
+    return fitting[0] if fitting else None
+
+
+_CLASS = re.compile(r"model-up-to-(\d+)b")
+_SIZE = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:[.p]\d+)?)b(?![a-z0-9])")
+"""``8b``, ``0.5b``, ``3p3b``, ``8x7b`` as a word of a model's name: parameters in billions."""
+
+
+def _classes(provider: str, offers: Iterable[str]) -> list[str]:
+    """Return a provider's size classes, smallest first."""
+    found = (offer for offer in offers if offer.startswith(f"{provider}/") and _CLASS.fullmatch(offer.partition("/")[2]))
+    return sorted(found, key=_most)
+
+
+def _most(offer: str) -> int:
+    return int(offer.rpartition("-")[2].removesuffix("b"))
+
+
+def _with_classes(prices: PriceList) -> PriceList:
+    """Give each entry of a model whose name says its size the prices that only its size class has."""
+    whole = dict(prices.price)
+    for offer, meters in prices.price.items():
+        provider, _, model = offer.partition("/")
+        group = None if offer in _classes(provider, whole) else class_of(provider, model, whole)
+        if group is not None:
+            whole[offer] = {**prices.price[group], **meters}
+    return prices.model_copy(update={"price": whole})
+
+
 BATCH_SHARE = 0.5
 """Of the usual price, through a provider's batch API."""
 
 
 def load_prices(path: Path | None, today: date) -> PriceList:
-    """Return the shipped price list with the prices in ``path`` laid over it.
+    """Return the shipped price list with the prices in ``path`` laid over it; what an entry lacks its size class has.
 
     Raises:
         SpecError: the file cannot be read, or holds an unknown field, unit or currency; with the line or the field.
@@ -148,7 +195,7 @@ def load_prices(path: Path | None, today: date) -> PriceList:
     if path is not None:
         raw = _overlay(raw, _read(path))
     try:
-        return PriceList.model_validate(raw | {"today": today})
+        return _with_classes(PriceList.model_validate(raw | {"today": today}))
     except ValidationError as error:
         raise SpecError(f"{path or SHIPPED} is not a usable price list:", tuple(_problems(error))) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prooftune.data.lines import read_lines
-from prooftune.economics.residency import check_residency
+from prooftune.economics.policy import check_residency
 from prooftune.evaluation.gate import check_gate_metrics
 from prooftune.evaluation.gate.slices import check_slices
 from prooftune.evaluation.general import check_askable

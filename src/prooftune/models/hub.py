@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prooftune.errors import ModelUnavailable, TransientError
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
 """What is fetched; never pickles, and Python code only where the spec trusts it."""
+TOKENIZER = tuple(pattern for pattern in PATTERNS if pattern != "*.safetensors")
+"""What is fetched of a tokenizer alone."""
 
 
-def download(model: str, revision: str | None, *, trust_remote_code: bool) -> tuple[Path, str]:
+def download(model: str, revision: str | None, *, trust_remote_code: bool, wanted: Sequence[str] = PATTERNS) -> tuple[Path, str]:
     """Return the local snapshot of a hub model and its commit; ``HF_HUB_OFFLINE`` and ``HF_ENDPOINT`` are honoured.
+
+    ``wanted`` are patterns of the files to fetch.
 
     Raises:
         ModelUnavailable: no such model or revision, no access to it, or offline and not in the cache.
@@ -27,7 +32,7 @@ def download(model: str, revision: str | None, *, trust_remote_code: bool) -> tu
         RevisionNotFoundError,
     )
 
-    patterns = [*PATTERNS, *(("*.py",) if trust_remote_code else ())]
+    patterns = [*wanted, *(("*.py",) if trust_remote_code else ())]
     named = f"the model {model}" + (f" at revision {revision}" if revision else "")
     try:
         # Folders below the root hold other formats of the same weights.

@@ -63,6 +63,24 @@ def resolve_model(model: str, revision: str | None = None, trust_remote_code: bo
     return ModelFolder(path, model, found_revision, folder_digest(path), trust_remote_code)
 
 
+def resolve_tokenizer(named: str) -> Path:
+    """Return the folder of a tokenizer: the demo model's name, a local folder, or a hub id ``owner/name``, of which no weights are fetched.
+
+    Raises:
+        ModelUnavailable: it cannot be found.
+        TransientError: the hub cannot be reached.
+    """
+    if named == DEMO_MODEL:
+        return resolve_model(named).path
+    if named and Path(named).expanduser().is_dir():
+        return Path(named).expanduser().resolve()
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named):
+        from prooftune.models.hub import TOKENIZER, download
+
+        return download(named, None, trust_remote_code=False, wanted=TOKENIZER)[0]
+    raise ModelUnavailable(f"provider.tokenizer is {named!r}, which is neither a folder that exists nor a hub id owner/name")
+
+
 def cache_dir() -> Path:
     """Return the user's cache folder of Prooftune."""
     import platformdirs

@@ -8,11 +8,13 @@ Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from prooftune.errors import EnvironmentLacks, SpecError
 from prooftune.providers.azure_management import AccountModel, DeploymentAnswer, Management
+from prooftune.providers.chat import ChatModel
 from prooftune.providers.openai_answers import CheckpointAnswer
 from prooftune.providers.openai_rows import Rules
 from prooftune.providers.openai_tuning import FAMILIES, STATUSES, OpenAITuner, family_of
@@ -35,6 +37,8 @@ SKUS = {"standard": "standard", "global_standard": "globalstandard", "developer"
 CAPACITY = 50
 """In thousands of tokens a minute; a limit of the rate, not a price."""
 SUFFIX_MAX = 40
+BASE_READY_WITHIN_S = 600.0
+BASE_POLL_S = 2.0
 FAILED = ("Failed", "Canceled", "Disabled")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,63}")
 _VERSIONED = re.compile(r"(?P<name>.+)-(?P<version>\d{4}-\d{2}-\d{2})")
@@ -103,6 +107,23 @@ class AzureTuner(OpenAITuner):
     def take_down(self, name: str) -> None:
         """Delete a deployment; one that is gone is fine."""
         self.management.delete(name)
+
+    def chat(self, model: str) -> ChatModel:
+        """Return the client of a deployment, or of a base model, for which one is made that bills by the token and nothing by the hour.
+
+        Raises:
+            EnvironmentLacks: Azure could not make it.
+        """
+        if model.startswith(f"{MARK}-"):
+            return super().chat(model)
+        name = f"{MARK}-base-{re.sub(r'[^A-Za-z0-9.-]', '-', model)}"[:64]
+        found, started = self.deploy(model, name), time.monotonic()
+        while found is not None and not found.ready:
+            if time.monotonic() - started > BASE_READY_WITHIN_S:
+                raise EnvironmentLacks(f"Azure's deployment {name} of {model} is {found.told}; its page in the portal says why")
+            time.sleep(BASE_POLL_S)
+            found = next((one for one in self.deployments() if one.name == name), found)
+        return super().chat(name)
 
     def _body(self, order: Order, files: Files) -> dict[str, Any]:
         return super()._body(order, files) | {"extra_body": {"trainingType": TRAINING_TYPES[self.options.tier]}}

@@ -42,7 +42,7 @@ def collect(tuner: Tuner, entry: Entry, capability: Capability, examples: int, o
         tuner: The provider's adapter.
         entry: The ledger's entry, its job ended.
         capability: What the provider said of the base model.
-        examples: Training examples, to tell steps as epochs.
+        examples: How many training examples there were.
         out: The stage's folder.
 
     Raises:
@@ -95,7 +95,7 @@ def training_log(events: list[Event], epochs: int) -> list[dict[str, int | float
         for name, told in (("loss", "train_loss"), ("validation_loss", "valid_loss"), ("validation_loss", "full_valid_loss")):
             if told in event.metrics:
                 row[name] = event.metrics[told]
-    last = max(rows, default=1)
+    last = max(rows, default=0) or 1
     for step, row in rows.items():
         row["epoch"] = round(epochs * step / last, 6)
     return [rows[step] for step in sorted(rows)]

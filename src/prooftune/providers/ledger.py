@@ -96,17 +96,7 @@ class Ledger:
         newest = self.newest(order)
         if newest is not None:
             return newest
-        entry = intent.noted("intended")
-        try:
-            self._store.put(key_of(entry.key), _data(entry), if_absent=True)
-        except AlreadyThere:
-            return self.read(order.key)
-        except TransientError:
-            # The answer got lost, not necessarily the write; the intent alone costs nothing and may be written twice.
-            if self.newest(order) is None:
-                raise
-            return self.read(order.key)
-        return entry
+        return self._added(intent.noted("intended"))
 
     def newest(self, order: Order) -> Entry | None:
         """Return the entry of the order's last attempt, or None."""
@@ -148,6 +138,7 @@ class Ledger:
             except VersionChanged:
                 time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.01 * 2**attempt)))  # noqa: S311 - jitter is no secret
             except TransientError:
+                # The answer got lost, not necessarily the write.
                 if self.read(key) != after:
                     raise
                 return after
@@ -177,8 +168,10 @@ class Ledger:
         """Note where the training files are. Who uploads them first is believed: a job is known again by its files."""
         return self.change(key, lambda entry: entry if entry.files is not None else entry.noted("files uploaded", files=files))
 
-    def found(self, key: str, job: Job, how: str) -> Entry:
-        """Note the order's job, whatever the state was: that it exists is what counts.
+    def found(self, key: str, job: Job, how: str, last_event: str | None = None) -> Entry:
+        """Note the order's job, whatever the state was: that it exists is what counts. A job that has ended stays so.
+
+        ``last_event`` is the last one that is told with this look at the job; None = none is.
 
         Raises:
             NeedsReconciliation: another job is noted already.
@@ -190,20 +183,27 @@ class Ledger:
                     f"the run key {key} has two jobs, {entry.job.id} and {job.id}: cancel one at the provider, then say which one counts: "
                     f"prooftune jobs reconcile {key} --job ID"
                 )
-            if entry.job == job and entry.state in ("submitted", "ended"):
-                return entry
-            state: State = "ended" if job.ended else "submitted"
+            # A replica that lags may show a job that has ended as one that runs.
+            shown = entry.job if entry.job is not None and entry.job.ended and not job.ended else job
+            news = {"job": shown, "state": "ended" if shown.ended else "submitted", "holder": ""}
+            if last_event is not None:
+                news["last_event"] = last_event
             if entry.job is None:
-                return entry.noted(f"{how}: {job.id}", job=job, state=state, holder="")
-            if entry.job.told != job.told:
-                return entry.noted(f"{job.told}", job=job, state=state, holder="")
-            return entry.model_copy(update={"job": job, "state": state, "holder": ""})
+                return entry.noted(f"{how}: {job.id}", **news)
+            return entry.model_copy(update=news) if entry.job.told == shown.told else entry.noted(f"{how}: {shown.told}", **news)
 
         return self.change(key, with_job)
 
-    def told(self, key: str, event: str) -> Entry:
-        """Note the last event that was told."""
-        return self.change(key, lambda entry: entry.model_copy(update={"last_event": event}))
+    def said(self, key: str, job: Job, by: str, reason: str) -> Entry:
+        """Take a person's word which job is the order's, also where another one was noted."""
+
+        def with_job(entry: Entry) -> Entry:
+            if entry.job is not None and entry.job.id == job.id:
+                return entry
+            state: State = "ended" if job.ended else "submitted"
+            return entry.noted(f"{job.id}, says {by}: {reason}", job=job, state=state, holder="", last_event=None)
+
+        return self.change(key, with_job)
 
     def park(self, key: str, seen: Entry, why: str) -> Entry:
         """Move an entry to ``needs_reconciliation``, unless it moved on since it was ``seen``."""
@@ -243,11 +243,23 @@ class Ledger:
         order = entry.order.model_copy(update={"attempt": entry.order.attempt + 1})
         intent = Entry(order=order, run=entry.run, options=entry.options, estimate_usd=entry.estimate_usd)
         after = intent.noted(f"attempt {order.attempt}, asked for by {by}: {reason}")
-        try:
-            self._store.put(key_of(order.key), _data(after), if_absent=True)
-        except AlreadyThere:
-            raise SpecError(f"{key} was submitted again already, as {order.key}; nothing was changed") from None
+        if self._added(after) != after:
+            raise SpecError(f"{key} was submitted again already, as {order.key}; nothing was changed")
         return after
+
+    def _added(self, entry: Entry) -> Entry:
+        """Write a new entry, or return the one that another process was quicker to write."""
+        try:
+            self._store.put(key_of(entry.key), _data(entry), if_absent=True)
+        except AlreadyThere:
+            return self.read(entry.key)
+        except TransientError as error:
+            # The answer got lost, not necessarily the write; an entry without a claim costs nothing and may be written by anyone.
+            try:
+                return self.read(entry.key)
+            except NoSuchObject:
+                raise error from None
+        return entry
 
     def _read(self, key: str) -> tuple[Entry, str | None]:
         # The version is taken before the content: should it change in between, the swap fails instead of losing the change.
@@ -255,11 +267,14 @@ class Ledger:
         if version is None:
             raise NoSuchObject(f"{self._store.uri} has no ledger entry {key}; `prooftune jobs` lists those there are")
         try:
-            return Entry.model_validate_json(self._store.get(key_of(key))), version
+            entry = Entry.model_validate_json(self._store.get(key_of(key)))
         except ValidationError as error:
             raise IntegrityError(
                 f"{self._store.uri}: {key_of(key)} is no ledger entry ({error.error_count()} problems); restore it from a copy"
             ) from None
+        if entry.key != key:
+            raise IntegrityError(f"{self._store.uri}: {key_of(key)} holds the order {entry.key}; restore it from a copy")
+        return entry, version
 
 
 def key_of(key: str) -> str:

@@ -66,7 +66,7 @@ class _Completion(BaseModel):
             text=choice.message.refusal or choice.message.content or "",
             prompt_tokens=self.usage.prompt_tokens,
             answer_tokens=self.usage.completion_tokens,
-            finished=choice.finish_reason == "stop" and not refusal,
+            finished=choice.finish_reason in ("stop", "eos") and not refusal,  # "eos": Together's word for a model that ended by itself
             latency_s=latency_s,
             refusal=refusal,
         )

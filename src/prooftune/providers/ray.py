@@ -96,7 +96,9 @@ def train_on_ray(
 
 
 def cancel_on_ray(*, address: str | None, store: Store, key: str) -> RayJob | None:
-    """Stop the job of a training, where one is under way, and return it; None = there never was one.
+    """Ask for the end of a training's job, where one is under way, and return it as it then is; None = there never was one.
+
+    One that still waits for resources ends, by Ray's rules, as soon as it would start, or when Ray's patience with it is at an end.
 
     Raises:
         TransientError, EnvironmentLacks: as for ``train_on_ray``.

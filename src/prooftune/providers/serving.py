@@ -1,7 +1,8 @@
 """A tuned model that answers only while it is needed: deployed, used, and taken down again, also after a crash.
 
-Before anything is deployed a lease is written to the object store, and renewed while the model is in use. A deployment of ours whose lease
-is not renewed was left by a dead run: ``sweep`` takes it down.
+Before anything is deployed a lease is written to the object store, and renewed while the model is in use; it is deleted when the deployment
+is gone. A deployment whose lease is there and not renewed was left by a dead run: ``sweep`` takes it down. One without a lease in the store
+belongs to another store, of a colleague with the same account say: it is shown and left alone.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from prooftune.errors import EnvironmentLacks, ProoftuneError, TransientError
+from pydantic import ValidationError
+
+from prooftune.errors import EnvironmentLacks, IntegrityError, ProoftuneError
 from prooftune.providers.chat import ChatModel
 from prooftune.providers.submission import PATIENCE, Patience
 from prooftune.providers.tuning import Deployment, Tuner
@@ -35,6 +38,8 @@ class Lease(Frozen):
 
     name: str
     provider: str
+    address: str
+    """Of the account, as ``Tuner.address`` says."""
     options: Provider
     model: str
     """The tuned model."""
@@ -53,11 +58,21 @@ class Swept(Frozen):
     hours: float | None
     """Since it was made; None = nobody knows."""
     usd_per_hour: float | None
+    leased: bool
+    """Whether a run of this store made it: others are left alone."""
     in_use: bool
     """Whether a run renews its lease: then it is left alone."""
     removed: bool
     failed: str = ""
     """Why it could not be removed."""
+
+
+class Sweep(Frozen):
+    """What a sweep found."""
+
+    deployments: tuple[Swept, ...]
+    not_asked: tuple[str, ...]
+    """Accounts that could not be asked, with the reason: nobody knows what runs there."""
 
 
 @contextmanager
@@ -70,23 +85,46 @@ def served(
         EnvironmentLacks: the deployment did not become ready within an hour.
     """
     now = datetime.now(UTC)
-    lease = Lease(name=name, provider=tuner.provider, options=options, model=model, usd_per_hour=usd_per_hour, since=now, renewed=now)
-    with _renewed(store, lease):
-        try:
+    lease = Lease(
+        name=name,
+        provider=tuner.provider,
+        address=tuner.address,
+        options=options,
+        model=model,
+        usd_per_hour=usd_per_hour,
+        since=now,
+        renewed=now,
+    )
+    try:
+        with _renewed(store, lease):
             deployment = tuner.deploy(model, name)
-            if deployment is None:
-                yield tuner.chat(model)
-            else:
-                yield tuner.chat(_ready(tuner, deployment, patience).chat)
-        finally:
-            tuner.take_down(name)
+            yield tuner.chat(model if deployment is None else _ready(tuner, deployment, patience).chat)
+    except BaseException:
+        try:
+            _end(tuner, store, name)
+        except ProoftuneError as error:  # what went wrong first is what has to be told
+            log.error("the deployment %s may still run (%s); take it down: prooftune jobs sweep --remove", name, error)
+        raise
+    _end(tuner, store, name)
+
+
+def _end(tuner: Tuner, store: ObjectStore, name: str) -> None:
+    """Take a deployment down. Its lease goes last, so that a sweep finds what could not be taken down."""
+    tuner.take_down(name)
     store.delete(key_of(name))
 
 
 def sweep(
-    store: ObjectStore, open_tuner: Callable[[str, Provider], Tuner], accounts: list[tuple[str, Provider]], *, remove: bool, now: datetime
-) -> list[Swept]:
-    """Find deployments of ours, and take down those that no run uses any more.
+    store: ObjectStore,
+    open_tuner: Callable[[str, Provider], Tuner],
+    accounts: Iterable[tuple[str, Provider]],
+    *,
+    remove: bool,
+    now: datetime,
+) -> Sweep:
+    """Find deployments of ours, and take down those that no run of this store uses any more.
+
+    An account that cannot be asked keeps none of the others from being swept.
 
     Args:
         store: Where the leases are.
@@ -96,32 +134,40 @@ def sweep(
         now: Current time, UTC.
     """
     leases = {lease.name: lease for lease in read_leases(store)}
-    places = {(provider, options.model_dump_json()): (provider, options) for provider, options in accounts}
-    places |= {(lease.provider, lease.options.model_dump_json()): (lease.provider, lease.options) for lease in leases.values()}
     found: list[Swept] = []
-    for provider, options in places.values():
-        tuner = open_tuner(provider, options)
-        running = {deployment.name: deployment for deployment in tuner.deployments()}
-        known = {one.name for one in found if one.provider == provider}
-        found += [_swept(tuner, one, leases.get(name), remove, now) for name, one in running.items() if name not in known]
-        gone = [name for name, lease in leases.items() if lease.provider == provider and name not in running and not _alive(lease, now)]
+    not_asked: dict[str, None] = {}
+    seen: set[tuple[str, str]] = set()
+    for provider, options in (*((lease.provider, lease.options) for lease in leases.values()), *accounts):
+        try:
+            tuner = open_tuner(provider, options)
+            if (account := (provider, tuner.address)) in seen:
+                continue
+            seen.add(account)
+            running = tuner.deployments()
+        except ProoftuneError as error:
+            not_asked[f"{provider}: {error}"] = None
+            continue
+        here = [_swept(tuner, one, leases.get(one.name), remove, now) for one in running]
+        found += here
         if remove:
-            for name in gone:
-                store.delete(key_of(name))
-    if remove:
-        for one in found:
-            if one.removed:
-                store.delete(key_of(one.name))
-    return found
+            up = {one.name for one in here if not one.removed}
+            for lease in leases.values():
+                if (lease.provider, lease.address) == account and lease.name not in up and not _alive(lease, now):
+                    store.delete(key_of(lease.name))
+    return Sweep(deployments=tuple(found), not_asked=tuple(not_asked))
 
 
 def read_leases(store: ObjectStore) -> Iterator[Lease]:
-    """Yield every lease."""
+    """Yield every lease. Raises IntegrityError for a damaged one."""
     for key in store.list(FOLDER):
         try:
             yield Lease.model_validate_json(store.get(key))
         except NoSuchObject:
             continue  # its run has just ended
+        except ValidationError:
+            raise IntegrityError(
+                f"{store.uri}: {key} is no lease; restore it from a copy, or take down what runs under that name and delete it"
+            ) from None
 
 
 def key_of(name: str) -> str:
@@ -133,7 +179,8 @@ def _swept(tuner: Tuner, deployment: Deployment, lease: Lease | None, remove: bo
     in_use = lease is not None and _alive(lease, now)
     since = deployment.created_at or (lease.since if lease else None)
     failed = ""
-    if remove and not in_use:
+    removable = remove and lease is not None and not in_use
+    if removable:
         try:
             tuner.take_down(deployment.name)
         except ProoftuneError as error:
@@ -144,8 +191,9 @@ def _swept(tuner: Tuner, deployment: Deployment, lease: Lease | None, remove: bo
         model=deployment.model,
         hours=None if since is None else (now - since).total_seconds() / 3600,
         usd_per_hour=lease.usd_per_hour if lease else None,
+        leased=lease is not None,
         in_use=in_use,
-        removed=remove and not in_use and not failed,
+        removed=removable and not failed,
         failed=failed,
     )
 
@@ -178,7 +226,7 @@ def _renewed(store: ObjectStore, lease: Lease) -> Iterator[None]:
         while not over.wait(RENEW_S):
             try:
                 store.put(key_of(lease.name), lease.model_copy(update={"renewed": datetime.now(UTC)}).model_dump_json(indent=1).encode())
-            except TransientError as error:
+            except ProoftuneError as error:  # the next renewal may succeed, and a lease outlives nine that fail
                 log.warning("the lease of %s was not renewed: %s", lease.name, error)
 
     thread = threading.Thread(target=renew, name=f"lease-{lease.name}", daemon=True)

@@ -39,7 +39,8 @@ class Patience:
 
     def pause(self, number: int) -> float:
         """Return the pause after the ``number``-th look, with jitter."""
-        return min(self.first_pause_s * 1.5**number, self.longest_pause_s) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter is no secret
+        grown = self.first_pause_s * 1.5 ** min(number, 100)  # a job that queues for days is looked at more often than a float can grow
+        return min(grown, self.longest_pause_s) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter is no secret
 
 
 PATIENCE = Patience()
@@ -147,7 +148,7 @@ def follow(
 ) -> Entry:
     """Wait until the job has ended, or for ``hold_s`` seconds; return the entry as it then is.
 
-    ``tell`` hears of each new state and of events, each once over all calls. A call after a restart goes on where the last one was.
+    ``tell`` hears of each look at the job, and of each event once over all calls: a call after a restart goes on where the last one was.
 
     Raises:
         TransientError: the provider could not be asked for a long time.
@@ -169,13 +170,16 @@ def follow(
         number += 1
 
 
-def look(tuner: Tuner, ledger: Ledger, entry: Entry, tell: Callable[[Job, list[Event]], None]) -> Entry:
-    """Ask once how the job is, tell what is new, and write it down."""
+def look(tuner: Tuner, ledger: Ledger, entry: Entry, tell: Callable[[Job, list[Event]], None] | None = None) -> Entry:
+    """Ask once how the job is, write it down, and tell what is new; where nobody listens, events are left for who does."""
     if entry.job is None:
         raise ValueError(f"{entry.key} has no job to look at")
+    # The job first: of one that has ended, all events are there by then.
     job = tuner.job(entry.job.id)
+    if tell is None:
+        return ledger.found(entry.key, job, "seen")
     events = tuner.events(job.id, entry.last_event)
+    # Written first: a write that fails would have them told again. What a crash keeps from being told is in job.json all the same.
+    entry = ledger.found(entry.key, job, "seen", events[-1].id if events else None)
     tell(job, events)
-    if events:
-        ledger.told(entry.key, events[-1].id)
-    return ledger.found(entry.key, job, "seen")
+    return entry

@@ -47,8 +47,11 @@ class Order(Frozen):
 
     @property
     def key(self) -> str:
-        """The run key: ``prooftune-`` and 24 hex digits; short enough for every provider's names, and allowed in all of them."""
-        return f"{MARK}-{digest(self.model_dump(mode='json'))[:24]}"
+        """The run key: ``prooftune-`` and 24 hex digits; short enough for every provider's names, and allowed in all of them.
+
+        What is not set does not count: a field that a later version adds, with the default None, changes the key of no earlier order.
+        """
+        return f"{MARK}-{digest(self.model_dump(mode='json', exclude_none=True))[:24]}"
 
 
 class Files(Frozen):

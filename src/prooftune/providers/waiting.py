@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
+from prooftune.errors import IntegrityError
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import NoSuchObject, ObjectStore
 from prooftune.types import Frozen
@@ -30,12 +33,14 @@ def wait(store: ObjectStore, spec: RunSpec, run: str, key: str) -> None:
 
 
 def read_waiting(store: ObjectStore) -> Iterator[Waiting]:
-    """Yield the runs that wait, by name."""
+    """Yield the runs that wait, by name. Raises IntegrityError for a damaged one."""
     for key in store.list(FOLDER):
         try:
             yield Waiting.model_validate_json(store.get(key))
         except NoSuchObject:
             continue  # somebody went on with it just now
+        except ValidationError:
+            raise IntegrityError(f"{store.uri}: {key} is no waiting run; delete it, and go on by the run's own command") from None
 
 
 def went_on(store: ObjectStore, run: str) -> None:

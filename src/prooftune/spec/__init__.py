@@ -15,7 +15,7 @@ from prooftune.spec.evaluation import (
     Task,
 )
 from prooftune.spec.fields import Address, Amount, Name, Share, digest
-from prooftune.spec.provider import Budget, Hyperparameters, Objective, Provider
+from prooftune.spec.provider import Budget, Cluster, Hyperparameters, Objective, Provider
 from prooftune.spec.reading import load_spec, parse_spec, store_at
 from prooftune.spec.run import RunSpec
 from prooftune.spec.training import MANAGED, Backend, Method, ProviderName, Store, Tracking
@@ -29,6 +29,7 @@ __all__ = [
     "Backend",
     "Baseline",
     "Budget",
+    "Cluster",
     "Columns",
     "Contestant",
     "Data",

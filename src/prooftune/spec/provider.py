@@ -55,6 +55,10 @@ class Provider(Frozen):
     tokenizer: str | None = None
     """Hub id or folder with the tokenizer of an open base model (Together, Fireworks, Llama on Bedrock): estimates are then exact to the
     token; null = OpenAI's and Azure's are known, others are estimated from characters."""
+    cpus: Annotated[int, Field(ge=1)] = 1
+    """CPUs of a training on Ray, and so its threads."""
+    gpus: Annotated[int, Field(ge=0, le=1)] | None = None
+    """GPUs of a training on Ray; null = one for qlora, none otherwise."""
     hyperparameters: Hyperparameters = Hyperparameters()
     grader: dict[str, Any] | None = None
     """Of a reinforcement tuning, in the provider's form; `{}` is refused."""
@@ -64,6 +68,14 @@ class Provider(Frozen):
     """Evaluate through the provider's batch API: half the price, up to a day, and no latencies."""
     hold_minutes: Annotated[float, Field(ge=0)] | None = None
     """How long a run waits for the job before it ends as ``waiting``, to be gone on with later; null = as long as it takes."""
+
+
+class Cluster(Frozen):
+    """Where a training runs on Ray. It changes no result, so it stands in no stage's key."""
+
+    address: str | None
+    cpus: int
+    gpus: int | None
 
 
 class Budget(Frozen):

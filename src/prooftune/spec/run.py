@@ -11,7 +11,7 @@ from prooftune.errors import Problem, SpecError
 from prooftune.spec.data import Data, Split
 from prooftune.spec.evaluation import Baseline, Gate, General, Judge, LearningCurve, Task
 from prooftune.spec.fields import Name
-from prooftune.spec.provider import Budget, Provider
+from prooftune.spec.provider import Budget, Cluster, Provider
 from prooftune.spec.training import Backend, ProviderName, Store, Tracking
 from prooftune.spec.use import Use
 from prooftune.types import Frozen
@@ -68,6 +68,12 @@ class RunSpec(Frozen):
             if alternative.backend.provider != name:
                 raise ValueError(f"alternatives.{name} has backend.provider {alternative.backend.provider}; both must be the same")
         return self
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """Where it trains on Ray; None = not on Ray."""
+        provider = self.provider
+        return Cluster(address=provider.base_url, cpus=provider.cpus, gpus=provider.gpus) if self.backend.provider == "ray" else None
 
     def on_backend(self, provider: str) -> RunSpec:
         """Return the spec as it runs on another of its backends.

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from prooftune.economics.break_even import YEAR
-from prooftune.economics.residency import leaving
+from prooftune.economics.policy import leaving
 from prooftune.evaluation.advice.case import Case
 from prooftune.evidence import AdviceFinding
 

@@ -1,0 +1,386 @@
+"""The commands on managed jobs, against a stand-in: one JSON document, exit codes, and screens that fit a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from fixtures_stand_ins import StandIn, open_stand_in
+
+from flows import jobs_screens
+from flows.cli import main
+from prooftune.errors import NeedsReconciliation
+from prooftune.providers.ledger import Entry, Ledger, key_of
+from prooftune.providers.serving import Lease, read_leases
+from prooftune.providers.serving import key_of as lease_key_of
+from prooftune.providers.submission import Patience, Rows, submit
+from prooftune.providers.tuning import Files, Order
+from prooftune.spec import Provider
+from prooftune.storage.local import LocalStore
+
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+QUICK = Patience(first_pause_s=0.001, longest_pause_s=0.002, search_s=0.01, request_s=0.01)
+
+
+class Desk:
+    """A store, a stand-in, and somebody who types."""
+
+    def __init__(self, here: StandIn, store: LocalStore) -> None:
+        self.here = here
+        self.store = store
+        self.ledger = Ledger(store)
+        self.rows = here.rows()
+
+    @property
+    def options(self) -> Provider:
+        """How the stand-in is reached."""
+        return self.here.tuner.options  # type: ignore[attr-defined,no-any-return]  # of the adapters used here
+
+    def order(self, seed: int = 7) -> Order:
+        """Return an order."""
+        return self.here.order(self.rows, seed=seed)
+
+    def pause(self) -> None:
+        """Let jobs that start from now on stay where they are."""
+        self.here.api.works._pace_s = 60.0  # type: ignore[attr-defined]  # of the stand-ins used here
+
+    def settle(self) -> None:
+        """Wait until every job has ended."""
+        self.here.api.works.settle()  # type: ignore[attr-defined]  # of the stand-ins used here
+
+    @property
+    def made(self) -> list[str]:
+        """The stand-in's jobs."""
+        return list(self.here.api.works.jobs)  # type: ignore[attr-defined]  # of the stand-ins used here
+
+    def submit(self, seed: int = 7) -> Entry:
+        """Submit it, as a run does."""
+        intent = Entry(order=self.order(seed), run=f"triage-{seed}", options=self.options, estimate_usd=1.25)
+        return submit(self.here.tuner, self.ledger, intent, Rows(self.rows), QUICK)
+
+    def parked(self, seed: int = 7, *, made: bool = True) -> Entry:
+        """Leave an order of which nobody can tell whether it has a job; ``made``: it has one, which lists do not show yet."""
+        self.here.api.faults.order("reset_after" if made else "error_before", "create_job")
+        self.here.api.faults.order("stale", "list_jobs", times=1000, after=1)
+        with pytest.raises(NeedsReconciliation):
+            self.submit(seed)
+        self.here.api.faults.clear()
+        return self.ledger.read(self.order(seed).key)
+
+    def call(self, *arguments: str, **options: Any) -> Result:
+        """Run `prooftune jobs …` in this process, on a terminal of 80 columns."""
+        return CliRunner().invoke(main, ["jobs", *arguments, "--store", str(self.store.root)], env={"COLUMNS": "80"}, **options)
+
+    def answer(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """The one document on stdout."""
+        result = self.call(*arguments, "--json")
+        assert result.exit_code == code, result.output
+        return dict(json.loads(result.stdout))
+
+    def screen(self, *arguments: str) -> str:
+        """What a person sees, with folded white space; no line is wider than the terminal."""
+        result = self.call(*arguments)
+        assert result.exit_code == 0, result.output
+        lines = ESCAPE.sub("", result.stdout).splitlines()
+        assert max(map(len, lines)) <= 80
+        return " ".join(" ".join(lines).split())
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """At OpenAI's stand-in."""
+    monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
+    with open_stand_in("openai", tmp_path, monkeypatch) as here:
+        yield Desk(here, LocalStore(tmp_path / "store"))
+
+
+def test_an_empty_ledger_is_no_error(desk: Desk) -> None:
+    """It says so, as JSON and in words."""
+    assert desk.answer()["jobs"] == []
+    assert "no managed job was ever ordered" in desk.screen()
+
+
+def test_orders_are_listed_with_their_jobs(desk: Desk) -> None:
+    """Newest first, with the run that ordered them; nobody is asked, unless --refresh says so."""
+    first, second = desk.submit(1), desk.submit(2)
+    desk.settle()
+    asked = len(desk.here.api.seen)
+    told = desk.answer()["jobs"]
+    assert [row["key"] for row in told] == [second.key, first.key]
+    assert first.job is not None
+    assert {name: told[1][name] for name in ("run", "provider", "model", "attempt", "state", "job", "estimate_usd", "tuned_model")} == {
+        "run": "triage-1",
+        "provider": "openai",
+        "model": "gpt-4.1-mini",
+        "attempt": 1,
+        "state": "submitted",
+        "job": first.job.id,
+        "estimate_usd": 1.25,
+        "tuned_model": None,
+    }
+    assert len(desk.here.api.seen) == asked
+    fresh = desk.answer("list", "--refresh")["jobs"]
+    assert [(row["state"], row["status"]) for row in fresh] == [("ended", "succeeded")] * 2
+    assert fresh[0]["tuned_model"].startswith("ft:")
+    assert fresh[0]["billed_tokens"] > 0
+    assert desk.answer()["jobs"] == fresh
+    screen = desk.screen()
+    for words in (first.key, "triage-1", "openai gpt-4.1-mini", "ended: succeeded", "$1.25", "tokens"):
+        assert words in screen
+
+
+def test_a_provider_that_is_silent_is_named_beside_its_job(desk: Desk) -> None:
+    """The others are refreshed all the same, and the list is not lost."""
+    desk.submit(1)
+    desk.submit(2)
+    desk.settle()
+    desk.here.api.faults.order("quota", "get_job", times=1)
+    told = desk.answer("--refresh")["jobs"]
+    troubled = [row for row in told if "trouble" in row]
+    assert len(troubled) == 1
+    assert "no credit left" in troubled[0]["trouble"]
+    assert sorted(row["state"] for row in told) == ["ended", "submitted"]
+    desk.here.api.faults.order("quota", "get_job", times=1)
+    assert "no credit left" in desk.screen("--refresh")
+
+
+def test_refreshing_takes_no_event_from_a_run_that_waits(desk: Desk) -> None:
+    """Events are for the run's log; a look from the command line leaves them."""
+    entry = desk.submit()
+    desk.settle()
+    desk.answer("--refresh")
+    assert desk.ledger.read(entry.key).last_event is None
+
+
+def test_a_job_that_turns_up_is_adopted(desk: Desk) -> None:
+    """`reconcile` without a word asks once more, and finds what lists show by now."""
+    desk.pause()
+    entry = desk.parked()
+    assert "settle what nobody could tell: prooftune jobs reconcile KEY --store" in desk.screen()
+    told = desk.answer("reconcile", entry.key)
+    assert (told["settled"], told["state"]) == (True, "submitted")
+    assert [told["job"]] == desk.made
+    assert desk.submit().job is not None
+    assert desk.here.jobs == 1
+
+
+def test_a_person_says_that_there_is_no_job(desk: Desk) -> None:
+    """Without their word nothing is released; with it the next run submits, once."""
+    entry = desk.parked(made=False)
+    told = desk.answer("reconcile", entry.key, code=3)
+    assert told["error"] == "NeedsReconciliation"
+    assert "--job ID" in told["message"]
+    assert "--none" in told["message"]
+    released = desk.answer("reconcile", entry.key, "--none", "--reason", "the console shows none")
+    assert (released["settled"], released["state"]) == (True, "intended")
+    assert released["history"][-1]["what"].endswith(": the console shows none")
+    assert desk.submit().state == "submitted"
+    assert desk.here.jobs == 1
+
+
+def test_what_is_found_counts_more_than_a_person_s_no(desk: Desk) -> None:
+    """`--none` where the provider shows the job: it is adopted, and not paid for twice."""
+    desk.pause()
+    entry = desk.parked()
+    told = desk.answer("reconcile", entry.key, "--none")
+    assert (told["state"], desk.here.jobs) == ("submitted", 1)
+
+
+def test_a_person_names_the_job(desk: Desk) -> None:
+    """A job of the order is taken, a job of another order is not, and one that does not exist neither."""
+    desk.pause()
+    other, entry = desk.submit(1), desk.parked(2)
+    assert other.job is not None
+    job = next(name for name in desk.made if name != other.job.id)
+    told = desk.answer("reconcile", entry.key, "--job", other.job.id, code=2)
+    assert f"carries the run key {other.key}" in told["message"]
+    assert desk.answer("reconcile", entry.key, "--job", "ftjob-none", code=2)["error"] == "NotFoundError"
+    assert "exclude each other" in desk.answer("reconcile", entry.key, "--job", job, "--none", code=2)["message"]
+    assert desk.ledger.read(entry.key) == entry
+    told = desk.answer("reconcile", entry.key, "--job", job)
+    assert (told["job"], told["state"]) == (job, "submitted")
+    assert "says" in told["history"][-1]["what"]
+
+
+def test_of_two_jobs_a_person_says_which_counts(desk: Desk) -> None:
+    """What the error asks for is what the command does, also where the ledger knew the other one."""
+    entry = desk.submit()
+    assert entry.job is not None
+    twin = desk.here.tuner.create(entry.order, entry.files_uploaded)
+    told = desk.answer("reconcile", entry.key, code=3)
+    assert entry.job.id in told["message"]
+    assert twin.id in told["message"]
+    assert desk.answer("reconcile", entry.key, "--job", twin.id, "--reason", "I cancelled the first")["job"] == twin.id
+    assert desk.submit().job is not None
+    assert desk.ledger.read(entry.key).job == desk.submit().job
+
+
+def test_nothing_to_reconcile_is_said(desk: Desk) -> None:
+    """An order with its job is settled; one that a run submits just now is not, and is left alone."""
+    entry = desk.submit()
+    assert desk.answer("reconcile", entry.key)["settled"] is True
+    other = desk.ledger.open(Entry(order=desk.order(8), run="triage-8", options=desk.options))
+    desk.ledger.uploaded(other.key, Files(train="file-1"))
+    desk.ledger.claim(other.key, "a run")
+    told = desk.answer("reconcile", other.key)
+    assert (told["settled"], told["state"]) == (False, "submitting")
+    assert "run its spec again" in desk.screen("reconcile", other.key)
+    assert "nothing to reconcile" in desk.answer("reconcile", other.key, "--none", code=2)["message"]
+
+
+def test_a_job_is_cancelled_and_done_again(desk: Desk) -> None:
+    """Cancelled once, whoever asks twice; `again` opens another attempt, which the next run submits."""
+    desk.pause()
+    entry = desk.submit()
+    assert "only a job that failed or was cancelled" in desk.answer("again", entry.key, "--reason", "x", code=2)["message"]
+    told = desk.answer("cancel", entry.key)
+    assert (told["state"], told["status"]) == ("ended", "cancelled")
+    assert "cancelled by" in told["history"][-1]["what"]
+    assert desk.answer("cancel", entry.key) == told
+    assert "Missing option '--reason'" in desk.answer("again", entry.key, code=2)["message"]
+    second = desk.answer("again", entry.key, "--reason", "the row is corrected")
+    assert (second["attempt"], second["state"], second["job"]) == (2, "intended", None)
+    assert second["key"] != entry.key
+    assert second["key"] in desk.answer("again", entry.key, "--reason", "twice", code=2)["message"]
+    assert "and has no job to cancel" in desk.answer("cancel", second["key"], code=2)["message"]
+    assert desk.submit().key == second["key"]
+    assert desk.here.jobs == 2
+
+
+@pytest.mark.parametrize("command", [["reconcile"], ["cancel"], ["again", "--reason", "x"]])
+def test_a_key_that_is_none_or_unknown_is_a_sentence(desk: Desk, command: list[str]) -> None:
+    """With the command that lists the keys."""
+    for key, code in (("../secret", 2), (desk.order().key, 1)):
+        told = desk.answer(*command, key, code=code)
+        assert "`prooftune jobs` lists" in told["message"]
+        assert "Traceback" not in desk.call(*command, key).output
+
+
+def test_a_damaged_entry_is_named(desk: Desk) -> None:
+    """The list does not leave it out in silence."""
+    entry = desk.submit()
+    desk.store.put(key_of(entry.key), b"{")
+    told = desk.answer(code=1)
+    assert (told["error"], entry.key in told["message"]) == ("IntegrityError", True)
+
+
+@pytest.mark.parametrize("state", ["intended", "submitting", "submitted", "needs_reconciliation"])
+def test_every_state_has_a_screen(desk: Desk, state: str) -> None:
+    """The list and the order itself, in 80 columns."""
+    desk.pause()
+    entry = desk.ledger.open(Entry(order=desk.order(), run="triage-with-a-rather-long-name-0123456789abcdef", options=desk.options))
+    if state in ("submitting", "needs_reconciliation"):
+        entry = desk.ledger.claim(entry.key, "a run")
+    if state == "needs_reconciliation":
+        desk.ledger.park(entry.key, entry, "no list shows a job")
+    if state == "submitted":
+        desk.submit()
+    assert state.replace("_", " ") in desk.screen()
+    if state != "needs_reconciliation":
+        assert f"{entry.key} is {state}" in desk.screen("reconcile", entry.key)
+
+
+def test_words_of_a_provider_are_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither markup nor control codes."""
+    row = {
+        "key": "prooftune-0a",
+        "run": "[bold]triage",
+        "provider": "openai",
+        "model": "gpt",
+        "address": "https://x",
+        "job": "job-1",
+        "status": "\x1b[2J[red]failed",
+        "state": "ended",
+        "estimate_usd": None,
+        "billed_usd": 2.5,
+        "billed_tokens": 7,
+        "history": [{"at": "now", "by": "ann@host", "what": "\x1b[2J[bold]why"}],
+    }
+    jobs_screens.jobs({"store": "x", "jobs": [row], "flags": ""})
+    jobs_screens.job(row)
+    raw = capsys.readouterr().out
+    assert "\x1b[2J" not in raw
+    for words in ("[red]failed", "[bold]triage", "[bold]why", "$2.50"):
+        assert words in raw
+
+
+@pytest.fixture
+def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """At Azure's stand-in, where a deployment was left by a run that died an hour ago."""
+    monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
+    with open_stand_in("azure", tmp_path, monkeypatch) as here:
+        yield Desk(here, LocalStore(tmp_path / "store"))
+
+
+def left(desk: Desk, name: str, minutes: float) -> None:
+    """Leave a deployment whose lease was renewed so long ago."""
+    from datetime import UTC, datetime, timedelta
+
+    desk.here.tuner.deploy(desk.here.model, name)
+    then = datetime.now(UTC) - timedelta(minutes=minutes)
+    lease = Lease(
+        name=name,
+        provider="azure",
+        address=desk.here.tuner.address,
+        options=desk.options,
+        model=desk.here.model,
+        usd_per_hour=1.7,
+        since=then,
+        renewed=then,
+    )
+    desk.store.put(lease_key_of(name), lease.model_dump_json().encode())
+
+
+def test_deployments_are_swept(azure: Desk) -> None:
+    """Told first, with what they cost; removed with --remove, but for those in use and those of other stores."""
+    left(azure, "prooftune-dead", 60)
+    left(azure, "prooftune-used", 1)
+    azure.here.tuner.deploy(azure.here.model, "prooftune-theirs")
+    found = {one["name"]: one for one in azure.answer("sweep")["deployments"]}
+    assert {name: (one["leased"], one["in_use"], one["removed"]) for name, one in found.items()} == {
+        "prooftune-dead": (True, False, False),
+        "prooftune-used": (True, True, False),
+        "prooftune-theirs": (False, False, False),
+    }
+    assert found["prooftune-dead"]["usd_per_hour"] == 1.7
+    screen = azure.screen("sweep")
+    for words in ("left by a dead run", "in use", "of another store", "1.70", "prooftune jobs sweep --remove --store"):
+        assert words in screen
+    assert azure.here.api.state()["deployments"] == 3
+    screen = azure.screen("sweep", "--remove")
+    assert "removed" in screen
+    assert "sweep --remove" not in screen
+    assert {one.name for one in azure.here.tuner.deployments()} == {"prooftune-used", "prooftune-theirs"}
+    assert [lease.name for lease in read_leases(azure.store)] == ["prooftune-used"]
+
+
+def test_a_sweep_says_what_it_could_not_do(azure: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be taken down stays, with the reason; an account that cannot be asked is named."""
+    left(azure, "prooftune-dead", 60)
+    azure.here.api.faults.order("refuse", "delete_deployment")
+    (told,) = azure.answer("sweep", "--remove")["deployments"]
+    assert (told["removed"], bool(told["failed"])) == (False, True)
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    told = azure.answer("sweep", "--remove")
+    assert told["deployments"] == []
+    assert "AZURE_OPENAI_API_KEY" in told["not_asked"][0]
+    assert "could not be asked" in azure.screen("sweep")
+    assert azure.here.api.state()["deployments"] == 1
+
+
+def test_nothing_runs(desk: Desk) -> None:
+    """At a provider whose models answer as they are, nothing can be left."""
+    desk.submit()
+    assert desk.answer("sweep") == {
+        "store": str(desk.store.root),
+        "removed": False,
+        "flags": f" --store {desk.store.root}",
+        "deployments": [],
+        "not_asked": [],
+    }
+    assert "nothing of ours runs" in desk.screen("sweep", "--remove")
