@@ -75,7 +75,7 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
         if probed:
             settle_spend(spec, run_key, outputs)
         run_id = run_id_of(spec, run_key, outputs)
-        made_from = lineage_of(spec, source, files, model, outputs)
+        made_from = lineage_of(spec, source, files, model, outputs, probed.capability if probed else None)
         outputs += (report(spec, run_id, model, made_from, outputs),)
         facts = run_facts(spec, run_id, made_from, decision, outputs)
         uploaded = upload(spec, run_id, facts, outputs)

@@ -21,11 +21,24 @@ HINTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "bedrock": (
         {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": "sandbox", "AWS_ENDPOINT_URL_S3": "{address}"},
-        {"provider.base_url": "{address}"},
+        {
+            "provider.base_url": "{address}",
+            "provider.region": "us-west-2",
+            "provider.bucket": "s3://sandbox/rows",
+            "provider.role_arn": "arn:aws:iam::000000000000:role/sandbox",
+        },
     ),
-    "vertex": ({"GOOGLE_OAUTH_ACCESS_TOKEN": "sandbox", "STORAGE_EMULATOR_HOST": "{address}"}, {"provider.base_url": "{address}"}),
+    "vertex": (
+        {"GOOGLE_OAUTH_ACCESS_TOKEN": "sandbox", "STORAGE_EMULATOR_HOST": "{address}"},
+        {
+            "provider.base_url": "{address}",
+            "provider.project": "sandbox",
+            "provider.region": "us-central1",
+            "provider.bucket": "gs://sandbox/rows",
+        },
+    ),
     "together": ({"TOGETHER_API_KEY": "sandbox"}, {"provider.base_url": "{address}/v1"}),
-    "fireworks": ({"FIREWORKS_API_KEY": "sandbox"}, {"provider.base_url": "{address}"}),
+    "fireworks": ({"FIREWORKS_API_KEY": "sandbox"}, {"provider.base_url": "{address}", "provider.project": "sandbox"}),
 }
 """By provider: what to put into the environment, and which fields of the spec to set."""
 

@@ -85,8 +85,8 @@ def _wait(spec: RunSpec, run_key: str, usd: float) -> Answer:
         raise RuntimeError("the flow run was resumed without an answer; resume it with one")
     if given.by == NOBODY:  # is not kept: a person who comes late may still say yes, and the next run finds that or asks anew
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        late = Answer(key=run_key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
-        return read(store, run_key, usd) or late
+        unanswered = Answer(key=run_key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
+        return read(store, run_key, usd) or unanswered
     return answer(store, run_key, usd, approved=given.decision == "approve", by=given.by, reason=given.reason)
 
 

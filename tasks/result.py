@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from prooftune import __version__
 from prooftune.lineage import lineage
+from prooftune.providers.tuning import Capability
 from prooftune.results import read_result
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.manifest import read_manifest
@@ -47,11 +48,17 @@ def results_digest(outputs: tuple[StageOutput, ...]) -> str:
 
 
 def lineage_of(
-    spec: RunSpec, source_fingerprint: str, files: dict[str, FileRef], model: ModelRef, outputs: tuple[StageOutput, ...]
+    spec: RunSpec,
+    source_fingerprint: str,
+    files: dict[str, FileRef],
+    model: ModelRef,
+    outputs: tuple[StageOutput, ...],
+    capability: Capability | None,
 ) -> dict[str, Any]:
-    """Return what the result is made from, as digests."""
+    """Return what the result is made from, as digests; ``capability`` is what a managed provider said of the base model."""
     contents = {name: file.sha256 for name, file in files.items()}
-    return lineage(spec, source_fingerprint, data_manifest(outputs), model, contents, VERSIONS)
+    provider = None if capability is None else capability.model_dump(mode="json")
+    return lineage(spec, source_fingerprint, data_manifest(outputs), model, contents, VERSIONS, provider)
 
 
 def run_facts(

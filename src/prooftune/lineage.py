@@ -26,7 +26,13 @@ _NOT_CODE = {"__pycache__", "examples"}
 
 
 def lineage(
-    spec: RunSpec, source: str, data: Mapping[str, Any], model: ModelRef, files: Mapping[str, str], stages: Mapping[str, int]
+    spec: RunSpec,
+    source: str,
+    data: Mapping[str, Any],
+    model: ModelRef,
+    files: Mapping[str, str],
+    stages: Mapping[str, int],
+    provider: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the lineage of a run, JSON-able; its ``sha256`` covers all the rest.
 
@@ -37,6 +43,7 @@ def lineage(
         model: Base model.
         files: Digest of each further file that the spec names, and of the price list, by field: ``prices``, ``documents`` …
         stages: Version of each stage.
+        provider: What a managed provider said of the base model, its last days among it; None = nothing is tuned at a provider.
     """
     parts: dict[str, Any] = {
         "data": {
@@ -51,6 +58,8 @@ def lineage(
         "code": {**code_version(), "stages": dict(sorted(stages.items()))},
         "environment": environment(),
     }
+    if provider is not None:
+        parts["provider"] = {"name": spec.backend.provider, "address": spec.provider.base_url, **provider}
     return parts | {"sha256": digest(parts)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
@@ -203,7 +204,7 @@ def test_a_lost_answer_is_an_unknown_outcome(kind: Kind, here: StandIn) -> None:
     before = len(here.api.seen)
     with pytest.raises(OutcomeUnknown, match="together at http"):
         here.tuner.create(order, files)
-    assert [name for name, _, _ in here.api.seen[before:]] == ["create_job"]
+    assert [name for name, _, _ in here.api.seen[before:]] == ["estimate", "create_job"]
     assert ordered.fired == 1
     assert here.jobs == 1
     [job] = here.tuner.find(order, files)
@@ -248,13 +249,13 @@ def test_a_server_that_cannot_be_reached_created_nothing(here: StandIn) -> None:
 
 
 def test_creating_is_one_request(here: StandIn) -> None:
-    """The SDK's own method asks for limits and a price before; ours sends the order alone."""
+    """The price is asked for first, and where the account may spend it, one request creates the job."""
     rows = here.rows()
     order = here.order(rows)
     files = here.uploaded(rows, order)
     before = len(here.api.seen)
     here.tuner.create(order, files)
-    assert here.api.seen[before:] == [("create_job", "POST", "/v1/fine-tunes")]
+    assert [name for name, _, _ in here.api.seen[before:]] == ["estimate", "create_job"]
     before = len(here.api.seen)
     here.tuner.api.client.fine_tuning.create(training_file=files.train, model=here.model)
     assert [name for name, _, _ in here.api.seen[before:]] == ["probe", "estimate", "create_job"]
@@ -470,4 +471,19 @@ def test_an_archive_that_grows_or_breaks_is_refused(here: StandIn, monkeypatch: 
     with tarfile.open(fileobj=plain, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("adapter_model.safetensors"))
     monkeypatch.setattr("prooftune.sandbox.together_jobs.archive_of", lambda _: plain.getvalue())
+    assert here.tuner.download(job, here.folder / "out") == ["metrics.jsonl", "adapter_model.safetensors"]
+
+
+def test_an_archive_packed_with_zstandard(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together's other way to pack is read where the library is there, and without it the library is named."""
+    tuned(here)
+    job = next(iter(here.api.works.jobs))
+    monkeypatch.setattr("prooftune.sandbox.together_jobs.archive_of", lambda _: b"\x28\xb5\x2f\xfd" + bytes(9))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(EnvironmentLacks, match="pip install zstandard"):
+        here.tuner.download(job, here.folder / "out")
+    monkeypatch.undo()
+    zstandard = pytest.importorskip("zstandard")
+    packed = zstandard.ZstdCompressor().compress(gzip.decompress(archive_of({"adapter_model.safetensors": b"w"})))
+    monkeypatch.setattr("prooftune.sandbox.together_jobs.archive_of", lambda _: packed)
     assert here.tuner.download(job, here.folder / "out") == ["metrics.jsonl", "adapter_model.safetensors"]

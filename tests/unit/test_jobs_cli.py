@@ -14,6 +14,7 @@ from fixtures_stand_ins import StandIn, open_stand_in
 
 from flows import jobs_screens
 from flows.cli import main
+from prooftune.economics.approvals import ask
 from prooftune.errors import NeedsReconciliation
 from prooftune.providers.ledger import Entry, Ledger, key_of
 from prooftune.providers.serving import Lease, read_leases
@@ -384,3 +385,24 @@ def test_nothing_runs(desk: Desk) -> None:
         "not_asked": [],
     }
     assert "nothing of ours runs" in desk.screen("sweep", "--remove")
+
+
+def approve(desk: Desk, *arguments: str) -> Result:
+    """Run `prooftune approve …` in this process, on a terminal of 80 columns."""
+    return CliRunner().invoke(main, ["approve", *arguments, "--store", str(desk.store.root)], env={"COLUMNS": "80"})
+
+
+def test_an_estimate_is_approved(desk: Desk) -> None:
+    """What waits is listed; the first answer counts, whoever says what afterwards; a run that asked nothing is a sentence."""
+    assert "no run of" in " ".join(approve(desk).stdout.split())
+    ask(desk.store, "triage-0", 31.5, None)
+    assert json.loads(approve(desk, "--json").stdout)["waiting"][0]["usd"] == 31.5
+    assert "triage-0 asks for $31.50" in " ".join(approve(desk).stdout.split())
+    told = json.loads(approve(desk, "triage-0", "--by", "ann", "--reason", "worth it", "--json").stdout)
+    assert (told["answer"]["approved"], told["answer"]["by"], told["woken"]) == (True, "ann", False)
+    screen = " ".join(ESCAPE.sub("", approve(desk, "triage-0", "--no", "--by", "bob").stdout).split())
+    assert "$31.50 of triage-0 approved by ann" in screen
+    assert "the next run of the spec finds this answer" in screen
+    assert json.loads(approve(desk, "--json").stdout)["waiting"] == []
+    unknown = approve(desk, "triage-x", "--json")
+    assert (unknown.exit_code, "waiting: none" in json.loads(unknown.stdout)["message"]) == (2, True)

@@ -79,10 +79,10 @@ class Endpoints:
         try:
             for deployment in endpoint.deployments:
                 self._stop(endpoint.id, deployment, name)
-                self._delete(lambda found=deployment.id: self._resource.deployments.delete(found, **self._at(endpoint.id)))  # type: ignore[misc]  # bound now
+                self._delete(partial(self._resource.deployments.delete, deployment.id, **self._at(endpoint.id)))
         except NotFoundError:  # somebody else deleted it meanwhile
             pass
-        self._delete(lambda: self._resource.delete(endpoint.id, project_id=self._api.project))
+        self._delete(partial(self._resource.delete, endpoint.id, project_id=self._api.project))
 
     def _stop(self, endpoint: str, deployment: DeploymentSummary, name: str) -> None:
         resource = self._resource.deployments

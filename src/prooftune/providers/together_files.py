@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -85,7 +86,7 @@ def _unpack(archive: Path, out: Path) -> list[str]:
                     raise IntegrityError(f"Together's archive of {archive.stat().st_size:,} bytes grows beyond measure; nothing was kept")
                 _keep(members.extractfile(member), out / name)
                 names.append(name)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError) as error:
         raise IntegrityError(f"Together's archive of the adapter cannot be read ({error}); run the same command again") from None
     if not any(name.endswith(".safetensors") for name in names):
         raise ModelUnavailable("Together's archive has no weights as safetensors; others are not kept, since reading them may run code")
@@ -106,19 +107,22 @@ def _keep(source: IO[bytes] | None, target: Path) -> None:
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     """Open the archive to be read once, from front to back."""
     with archive.open("rb") as file:
-        packed = file.read(4) == _ZSTD
+        packed = file.read(len(_ZSTD)) == _ZSTD
         file.seek(0)
         if not packed:
             with tarfile.open(fileobj=file, mode="r|*") as members:
                 yield members
             return
-        with _decompressor().stream_reader(file) as plain, tarfile.open(fileobj=plain, mode="r|") as members:
-            yield members
+        zstandard = _zstandard()
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(file) as plain, tarfile.open(fileobj=plain, mode="r|") as members:
+                yield members
+        except zstandard.ZstdError as error:
+            raise tarfile.ReadError(str(error)) from None
 
 
-def _decompressor() -> Any:
+def _zstandard() -> Any:
     try:
-        from zstandard import ZstdDecompressor
+        return import_module("zstandard")
     except ImportError:
         raise EnvironmentLacks("Together packed the adapter with Zstandard, which needs a library; run: pip install zstandard") from None
-    return ZstdDecompressor()

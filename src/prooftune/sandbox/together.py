@@ -48,8 +48,9 @@ class TogetherApi(Api):
 
     def error(self, refused: Refused) -> Reply:
         """Return a refusal as Together tells it."""
-        told = {"message": refused.message, "type": _TYPES.get(refused.status, "invalid_request_error")}
-        return Reply({"error": told | {"param": refused.param, "code": refused.code or None}}, refused.status, refused.headers)
+        kind = _TYPES.get(refused.status, "invalid_request_error")
+        told = {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code or None}
+        return Reply({"error": told}, refused.status, refused.headers)
 
     def refusal_of(self, fault: Fault) -> Refused:
         """Return the refusal that a fault means; an account without credit has to pay first."""

@@ -52,9 +52,18 @@ class Endpoints:
         if any(one["name"] == name for one in self.endpoints.values()):
             raise Refused(409, f"endpoint {name} already exists", "already_exists")
         now = moment(time.time())
-        endpoint = {"id": f"ep_{secrets.token_hex(6)}", "createdAt": now, "updatedAt": now, "etag": "1", "name": name, "projectId": PROJECT}
-        endpoint |= {"endpointType": "ENDPOINT_TYPE_DEDICATED", "trafficSplit": [], "visibility": "VISIBILITY_PRIVATE"}
-        self.endpoints[str(endpoint["id"])] = endpoint
+        endpoint: dict[str, Any] = {
+            "id": f"ep_{secrets.token_hex(6)}",
+            "name": name,
+            "projectId": PROJECT,
+            "endpointType": "ENDPOINT_TYPE_DEDICATED",
+            "trafficSplit": [],
+            "visibility": "VISIBILITY_PRIVATE",
+            "createdAt": now,
+            "updatedAt": now,
+            "etag": "1",
+        }
+        self.endpoints[endpoint["id"]] = endpoint
         return Reply(self._shown(endpoint))
 
     def _endpoint(self, request: Request) -> dict[str, Any]:

@@ -238,8 +238,8 @@ def _example(number: int, row: dict[str, Any], form: str) -> Example:
     where = f"line {number}"
     if form == "CONVERSATION":
         said = messages_of(row["messages"], where)
-        turns = [message.role for message in said if message.role != "system"]
-        if turns[::2] != ["user"] * len(turns[::2]) or turns[1::2] != ["assistant"] * len(turns[1::2]) or len(turns) % 2:
+        turns = [message.role for message in (said[1:] if said[0].role == "system" else said)]
+        if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
             raise Unfit(f"Invalid roles in conversation on {where}: user and assistant must alternate, from user to assistant.")
         return Example(id=f"{number:016x}", source=where, messages=tuple(said))
     prompt = messages_of(row["input"].get("messages") if isinstance(row["input"], dict) else None, where)
