@@ -17,11 +17,13 @@ from pydantic.fields import FieldInfo
 
 from flows import cli
 from prooftune import errors
+from prooftune.economics import spending
 from prooftune.spec import RunSpec
 from prooftune.storage import objects
 
 REFERENCE = Path(__file__).parent / "reference"
 MADE = "<!-- Made by docs/generate.py from the code: change the code and run `make docs`. -->\n"
+WIDTH = {"max_content_width": 100, "terminal_width": 100}
 BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
 
 
@@ -76,9 +78,16 @@ def _words(annotation: Any) -> str:
         return " or ".join(_words(part) for part in parts)
     if origin is tuple:
         return f"list of {_words(parts[0])}"
-    if get_origin(annotation) is dict:
-        return "mapping"
+    if origin is dict:
+        return _mapping(parts[1])
     return {str: "text", int: "integer", float: "number", bool: "`true` or `false`", NoneType: "null"}[annotation]
+
+
+def _mapping(value: Any) -> str:
+    """Describe a mapping; where its values are blocks, by what they are made of."""
+    if not (inspect.isclass(value) and issubclass(value, BaseModel)):
+        return "mapping"
+    return f"mapping to blocks of {' and '.join(f'[`{name}`](#{name})' for name in value.model_fields)}"
 
 
 def _bounded(words: str, metadata: list[Any]) -> str:
@@ -112,12 +121,15 @@ Exit codes: {_one_line(exit_codes)}
 With `--json` each command prints exactly one JSON document on stdout, also when it fails; everything else goes to stderr.
 `PROOFTUNE_DEBUG=1` shows the traceback of an unexpected error, and `NO_COLOR` turns colours off.
 """
-    width: dict[str, Any] = {**cli.main.context_settings, "max_content_width": 100, "terminal_width": 100}
-    parent = click.Context(cli.main, info_name="prooftune", **width)
-    helps = [("prooftune", cli.main.get_help(parent))]
-    for name, command in cli.main.commands.items():
-        helps.append((f"prooftune {name}", command.get_help(click.Context(command, info_name=name, parent=parent, **width))))
-    return MADE + intro + "".join(f"\n## `{name}`\n\n```text\n{_unspaced(text)}\n```\n" for name, text in helps)
+    return MADE + intro + "".join(f"\n## `{name}`\n\n```text\n{_unspaced(text)}\n```\n" for name, text in _helps(cli.main, "prooftune"))
+
+
+def _helps(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the full name and the help of a command, and then of those below it."""
+    context = click.Context(command, info_name=name, parent=parent, **{**cli.main.context_settings, **WIDTH})
+    yield context.command_path, command.get_help(context)
+    for below, one in command.commands.items() if isinstance(command, click.Group) else ():
+        yield from _helps(one, below, context)
 
 
 def errors_page() -> str:
@@ -132,7 +144,7 @@ command prints `error` (the name below), `message`, `exit_code` and `problems`, 
 | error | is also | exit code | meaning |
 |---|---|---|---|
 """
-    return MADE + intro + "".join(_error_row(kind) for module in (errors, objects) for kind in _errors_of(module))
+    return MADE + intro + "".join(_error_row(kind) for module in (errors, spending, objects) for kind in _errors_of(module))
 
 
 def _error_row(kind: type[errors.ProoftuneError]) -> str:

@@ -11,6 +11,11 @@ from flows.cli_options import SPEC, by_option, endpoint_option, reason_option, s
 from flows.endings import Listed, answers
 
 
+def left_running(answer: dict[str, Any]) -> int:
+    """Return the exit code of a sweep: 3 where a provider could not be asked, or something could not be taken down."""
+    return 3 if answer["not_asked"] or any(one["failed"] for one in answer["deployments"]) else 0
+
+
 @click.group(cls=Listed)
 def jobs() -> None:
     """List managed jobs; reconcile, cancel, sweep.
@@ -81,7 +86,7 @@ def again(key: str, reason: str, store: str, endpoint_url: str | None) -> dict[s
 @click.option("--remove", is_flag=True, help="Take down what no run uses any more.")
 @store_option
 @endpoint_option
-@answers("jobs_screens.deployments")
+@answers("jobs_screens.deployments", exit_code=left_running)
 def sweep(remove: bool, store: str, endpoint_url: str | None) -> dict[str, Any]:
     """Find deployments that dead runs left, and what they cost."""
     from flows.jobs import sweep as sweep_deployments

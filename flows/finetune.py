@@ -39,7 +39,7 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
     with results_in(store):
         probed = probe_model(spec) if spec.backend.managed else None
         model = probed.model if probed else find_model(spec.backend.model, spec.backend.revision, spec.backend.trust_remote_code)
-        base = ManagedBase.of(spec, probed.capability.limits) if probed else model
+        base = ManagedBase.of(spec, probed.capability.limits, probed.usd_per_hour) if probed else model
         prompted = base if baseline.model is None else find_model(baseline.model, None, False)
         larger = None if baseline.larger_here is None else find_model(baseline.larger_here, None, False)
         embedding = None if baseline.embedding is None else find_model(baseline.embedding, None, False)

@@ -99,6 +99,8 @@ def resumed(answer: Answer) -> None:
         done = row["result"]
         if done and done["verdict"]:
             show(marked("✓", "green", f"{row['run']}: {done['verdict']}, {done['report']}"))
+        elif row["trouble"]:
+            show(marked("!", "yellow", f"{row['run']}: {row['trouble']}"))
         else:
             show(marked("·", "dim", f"{row['run']} waits: its job is {row['status']}"))
 

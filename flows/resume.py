@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from flows.finetune import finetune
+from prooftune.errors import ProoftuneError
 from prooftune.providers.ledger import Ledger
 from prooftune.providers.submission import look
 from prooftune.providers.tuning import open_tuner
@@ -14,6 +15,7 @@ from prooftune.providers.waiting import read_waiting, went_on
 from prooftune.results import result_json
 from prooftune.spec import Store, store_at
 from prooftune.storage.objects import open_store
+from prooftune.types import RunWaiting
 
 
 @flow(name="resume-waiting")
@@ -23,13 +25,19 @@ def go_on(store: Store) -> list[dict[str, Any]]:
     ledger = Ledger(objects)
     told = []
     for waiting in list(read_waiting(objects)):
-        entry = ledger.read(waiting.key)
-        if entry.state != "ended":
-            entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry)
-        row: dict[str, Any] = {"run": waiting.run, "key": waiting.key, "status": entry.job.told if entry.job else None, "result": None}
-        if entry.state == "ended":
-            row["result"] = result_json(finetune(waiting.spec))
-            went_on(objects, waiting.run)
+        row: dict[str, Any] = {"run": waiting.run, "key": waiting.key, "status": None, "result": None, "trouble": None}
+        try:
+            entry = ledger.read(waiting.key)
+            if entry.state != "ended":
+                entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry)
+            row["status"] = entry.job.told if entry.job else entry.state
+            if entry.state == "ended":
+                result = finetune(waiting.spec)
+                row["result"] = result_json(result)
+                if not isinstance(result, RunWaiting):
+                    went_on(objects, waiting.run)
+        except ProoftuneError as error:  # of this run; the others go on
+            row["trouble"] = str(error)
         told.append(row)
     return told
 

@@ -24,6 +24,8 @@ class Probed(Frozen):
 
     model: ModelRef
     capability: Capability
+    usd_per_hour: float | None
+    """What a deployment of the tuned model costs while it runs."""
 
 
 class Submitted(Frozen):
@@ -42,6 +44,7 @@ def probe_model(spec: RunSpec) -> Probed:
     Raises:
         SpecError: it does not, or shuts the model down within ``provider.min_remaining_days``.
     """
+    from prooftune.economics.managed import hosting_usd_per_hour
     from prooftune.providers.probing import require_tunable
     from prooftune.providers.tuning import open_tuner
 
@@ -51,7 +54,8 @@ def probe_model(spec: RunSpec) -> Probed:
     show_table([capability.model_dump(mode="json")], key="probe", description="What the provider says of the base model")
     name = f"{spec.backend.provider}/{spec.backend.model}"
     sha256 = digest([spec.backend.provider, tuner.address, spec.backend.model])
-    return Probed(model=ModelRef(name=name, revision="", sha256=sha256), capability=capability)
+    model = ModelRef(name=name, revision="", sha256=sha256)
+    return Probed(model=model, capability=capability, usd_per_hour=hosting_usd_per_hour(spec))
 
 
 @task(**(policy("submit", 1, 24 * 60, "managed") | UNCACHED))

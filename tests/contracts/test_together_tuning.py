@@ -32,14 +32,17 @@ from prooftune.providers.together_answers import STATUSES
 from prooftune.providers.together_connection import read_failure
 from prooftune.providers.tuning import MARK, Order, open_tuner
 from prooftune.sandbox.faults import Fault, Kind
+from prooftune.sandbox.models import CannedBrain
 from prooftune.sandbox.together_endpoints import PROVISIONING
 from prooftune.sandbox.together_jobs import archive_of
-from prooftune.sandbox.together_shown import tokens_of
+from prooftune.sandbox.work import tokens_of as tokens_by
 from prooftune.spec import Hyperparameters, Provider
 from prooftune.types import Message
 
 sdk = pytest.importorskip("together")
 PROMPT = [Message(role="system", content="Sort the ticket."), Message(role="user", content="ticket 4 about login, please help")]
+
+tokens_of = tokens_by(CannedBrain())
 
 
 @pytest.fixture

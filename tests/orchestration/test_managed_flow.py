@@ -422,7 +422,10 @@ def test_backends_are_compared_on_one_seal(folder: Path, tmp_path: Path, monkeyp
         )
         assert code == 0, told
         first, second = told["contenders"]
-        assert [(one["backend"], one["verdict"], one["n"]) for one in (first, second)] == [("openai", "promote", 24), ("azure", "promote", 24)]
+        assert [(one["backend"], one["verdict"], one["n"]) for one in (first, second)] == [
+            ("openai", "promote", 24),
+            ("azure", "promote", 24),
+        ]
         assert first["difference"] is None
         assert second["difference_low"] <= second["difference"] <= second["difference_high"]
         assert all(one["training_usd"] > 0 and one["latency_p95_s"] > 0 and one["shutdown"] for one in (first, second))

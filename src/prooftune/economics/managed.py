@@ -7,6 +7,7 @@ long as the run lets it be, each prompt to show the longest demonstrations. What
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 
 from prooftune.data.counting import Counter
@@ -14,7 +15,7 @@ from prooftune.data.lines import read_lines
 from prooftune.economics.asked import Asked, asked_by
 from prooftune.economics.billable import billable_counter, conversations, how_of, is_open
 from prooftune.economics.offers import offer_of
-from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList
+from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList, load_prices
 from prooftune.economics.spending import BudgetExceeded
 from prooftune.errors import SpecError
 from prooftune.spec import RunSpec
@@ -131,6 +132,17 @@ def price_of(prices: PriceList, offer: str, meter: Meter) -> float:
     if meter in ("tuned_input", "tuned_output") and _by_the_hour(prices, offer):
         return 0.0
     return _needed(prices, offer, meter).amount
+
+
+def hosting_usd_per_hour(spec: RunSpec) -> float | None:
+    """Return what a deployment of the tuned model costs while it runs; None = nothing by the hour.
+
+    Raises:
+        SpecError: the price list has no entry for the model.
+    """
+    prices = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
+    price = prices.find(offer_of(spec.backend.provider, spec.backend.model, prices), "hosting")
+    return price.amount if price is not None and price.unit == "hour" else None
 
 
 def _add_asked(bill: _Lines, asked: Asked) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from prooftune.sandbox.fireworks_store import ACCOUNT, ID, Dataset, Store, moment, now, page_of, require_fields, require_id, text_of
 from prooftune.sandbox.http import Refused, Reply, Request, Route
-from prooftune.sandbox.models import Brain, count_words
-from prooftune.sandbox.work import Phase, Tuning, Works
+from prooftune.sandbox.models import Brain
+from prooftune.sandbox.work import Phase, Tuning, Works, tokens_of
 from prooftune.types import Example, Message
 
 MODEL = "accounts/fireworks/models/llama-v3p1-8b-instruct"
@@ -63,7 +63,7 @@ class Jobs:
     """The jobs of all accounts."""
 
     def __init__(self, brain: Brain, store: Store, pace_s: float) -> None:
-        self.works = Works(brain, _tokens, pace_s)
+        self.works = Works(brain, tokens_of(brain), pace_s)
         self._store = store
 
     def routes(self) -> list[Route]:
@@ -125,7 +125,7 @@ class Jobs:
     def _shown(self, request: Request, job: Tuning) -> dict[str, Any]:
         """Return a job as the API shows it: what was ordered, where it is, what it made."""
         training, flat = job.fields["training"], bool(job.fields["flat"])
-        tokens = sum(map(_tokens, job.rows)) * job.epochs
+        tokens = sum(map(job.count, job.rows)) * job.epochs
         shown: dict[str, Any] = {
             **job.fields["body"],
             "name": job.id,
@@ -221,11 +221,6 @@ def _require_trainable(base: str, training: Mapping[str, Any], body: Mapping[str
         raise Refused(400, "dpo.beta must be greater than 0 and less than 0.5")
     if kind == "reinforcementFineTuningJobs" and not re.fullmatch(r"accounts/[^/]+/evaluators/[^/]+", str(body.get("evaluator") or "")):
         raise Refused(400, "evaluator is required")
-
-
-def _tokens(example: Example) -> int:
-    rejected = [Message(role="assistant", content=example.rejected)] if example.rejected is not None else []
-    return count_words([*example.messages, *rejected])
 
 
 def _metrics(job: Tuning) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from prooftune.types import Example, Message, Progress, Report
 
 if TYPE_CHECKING:
+    from prooftune.data.counting import Counter
     from prooftune.evaluation.answers.answering import LocalAnswerer
 
 BATCH_WINDOW_S = 0.02
@@ -36,6 +37,9 @@ class Answered:
 class Brain(Protocol):
     """What thinks behind a stand-in."""
 
+    def count(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a conversation, by the tokenizer of the model behind the stand-in."""
+
     def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
         """Tune ``model`` on the rows; from then on ``tuned`` answers. ``report`` hears of optimizer steps, with losses in its text."""
 
@@ -55,10 +59,10 @@ def count_words(messages: Sequence[Message]) -> int:
 class CannedBrain:
     """Answers without a model: a base model with one sentence, a tuned one with the target of the training example whose words are nearest.
 
-    It is quick and the same every time. Its answers say nothing about any model.
+    It is quick and the same every time. Its answers say nothing about any model. ``counter`` counts tokens as an open model would.
     """
 
-    count: Callable[[Sequence[Message]], int] = count_words
+    counter: Callable[[Sequence[Message]], int] = count_words
     tuned: dict[str, list[tuple[frozenset[str], str]]] = field(default_factory=dict)
 
     def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
@@ -67,6 +71,10 @@ class CannedBrain:
             text = f"loss {2 / (epoch + 1):.4f}, validation {2.1 / (epoch + 1):.4f} (canned)"
             report(Progress(done=epoch, total=epochs, unit="steps", text=text))
         self.tuned[tuned] = [(_words(row.prompt), row.target) for row in rows]
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a conversation."""
+        return self.counter(messages)
 
     def answer(self, model: str, prompt: Sequence[Message], max_tokens: int) -> Answered:
         """Answer by the nearest training example, or, for a model that is no tuned one, with ``UNTUNED``."""
@@ -109,6 +117,7 @@ class DemoBrain:
         self._waiting: dict[str, list[_Question]] = {}
         self._lock = threading.Lock()
         self._using_model = threading.Lock()
+        self._counter: Counter | None = None
 
     def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
         """Train a LoRA adapter on the upper layers, as the demo's spec does."""
@@ -138,6 +147,15 @@ class DemoBrain:
                 keep=1,
             )
         self._adapters[tuned] = out / "adapter"
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a conversation, with the demo model's chat template."""
+        from prooftune.data.counting import counter_of
+
+        with self._lock:
+            if self._counter is None:
+                self._counter = counter_of("", self.model)
+            return self._counter.conversation_tokens(messages)
 
     def answer(self, model: str, prompt: Sequence[Message], max_tokens: int) -> Answered:
         """Answer together with the questions that came within ``BATCH_WINDOW_S``."""

@@ -13,8 +13,8 @@ from typing import Any
 from prooftune.sandbox.http import Refused, Reply, Request, Route
 from prooftune.sandbox.models import Brain
 from prooftune.sandbox.together_files import FileStore, StoredFile, examples_of
-from prooftune.sandbox.together_shown import NANODOLLARS_PER_TOKEN, billed, events, listed, metrics, moment, object_id, tokens_of, whole
-from prooftune.sandbox.work import Tuning, Works
+from prooftune.sandbox.together_shown import NANODOLLARS_PER_TOKEN, billed, events, listed, metrics, moment, object_id, whole
+from prooftune.sandbox.work import Tuning, Works, tokens_of
 from prooftune.types import Example
 
 ACCOUNT = "acme"
@@ -42,7 +42,7 @@ class Jobs:
     """The jobs of the account."""
 
     def __init__(self, brain: Brain, files: FileStore, pace_s: float) -> None:
-        self.works = Works(brain, tokens_of, pace_s)
+        self.works = Works(brain, tokens_of(brain), pace_s)
         self._files = files
 
     def routes(self) -> list[Route]:
@@ -106,9 +106,9 @@ class Jobs:
         if file.status != "COMPLETED":
             reason = "train_file_invalid" if file.error else "train_file_not_validated"
             return Reply({"estimation_available": False, "unavailable_reason": reason})
-        trained = sum(map(tokens_of, examples_of(file.content, file.dataset))) * int(body.get("n_epochs") or 1)
+        trained = sum(map(self.works.count, examples_of(file.content, file.dataset))) * int(body.get("n_epochs") or 1)
         looked = self._files.get(str(body["validation_file"])) if body.get("validation_file") else None
-        seen = sum(map(tokens_of, examples_of(looked.content, looked.dataset))) * int(body.get("n_evals") or 0) if looked else 0
+        seen = sum(map(self.works.count, examples_of(looked.content, looked.dataset))) * int(body.get("n_evals") or 0) if looked else 0
         usd = (trained + seen) * NANODOLLARS_PER_TOKEN / 1e9
         return Reply(
             {

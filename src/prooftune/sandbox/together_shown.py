@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from prooftune.sandbox.models import count_words
 from prooftune.sandbox.work import Phase, Tuning
-from prooftune.types import Example, Message
 
 NANODOLLARS_PER_TOKEN = 480
 STATUSES: Mapping[Phase, str] = {
@@ -37,17 +35,10 @@ _TYPES = {
 """Type of an event, by how it begins."""
 
 
-def tokens_of(example: Example) -> int:
-    """Return the tokens that one look at a row bills: of a pair, both conversations."""
-    rejected = example.rejected
-    other = [] if rejected is None else [*example.prompt, Message(role="assistant", content=rejected)]
-    return count_words(example.messages) + count_words(other)
-
-
 def billed(job: Tuning) -> int:
     """Return the tokens of a job that succeeded: training rows by epochs, and validation rows by evaluations."""
     looks = int(job.fields.get("n_evals") or 0)
-    return job.billed_tokens + looks * sum(map(tokens_of, job.validation)) if job.phase == "succeeded" else 0
+    return job.billed_tokens + looks * sum(map(job.count, job.validation)) if job.phase == "succeeded" else 0
 
 
 def object_id(job: Tuning, kind: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from prooftune.economics.billable import conversations
 from prooftune.sandbox.models import Brain
 from prooftune.types import Example, Progress
 
@@ -57,6 +58,8 @@ class Tuning:
     events: list[Told] = field(default_factory=list)
     checkpoints: list[Saved] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    count: Callable[[Example], int] = lambda example: 0
+    """What a row costs in tokens; the jobs' owner sets it."""
 
     def tell(self, text: str, **metrics: float) -> None:
         """Add an event."""
@@ -66,6 +69,11 @@ class Tuning:
     def ended(self) -> bool:
         """Whether its phase lasts."""
         return self.phase in ("succeeded", "failed", "cancelled")
+
+
+def tokens_of(brain: Brain) -> Callable[[Example], int]:
+    """Return what counts a row's tokens as the brain's model does: of a preference pair, those of both conversations."""
+    return lambda example: sum(map(brain.count, conversations(example, "")))
 
 
 class _Cancelled(Exception):
@@ -80,13 +88,13 @@ class Works:
         self.jobs: dict[str, Tuning] = {}
         self.fail_next = ""
         """Why the next job that starts fails; empty = it does not."""
-        self._count = count
+        self.count = count
         self._pace_s = pace_s
         self._threads: list[threading.Thread] = []
 
     def start(self, job: Tuning) -> Tuning:
         """Enter a job and let it run."""
-        self.jobs[job.id] = job
+        self.jobs[job.id], job.count = job, self.count
         job.tell("Created fine-tuning job: " + job.id)
         thread = threading.Thread(target=self._run, args=(job, self.fail_next), name=job.id, daemon=True)
         self.fail_next = ""
@@ -132,7 +140,7 @@ class Works:
             self.brain.train(job.model, job.tuned, job.rows, job.validation, job.epochs, lambda progress: self._step(job, progress))
             if job.cancelled.wait(self._pace_s):
                 return
-            job.billed_tokens = sum(map(self._count, job.rows)) * job.epochs
+            job.billed_tokens = sum(map(self.count, job.rows)) * job.epochs
             job.finished = time.time()
             job.tell(f"New fine-tuned model created: {job.tuned}")
             job.phase = "succeeded"
