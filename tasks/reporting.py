@@ -14,6 +14,9 @@ from tasks.policies import policy
 from tasks.stage import Stage
 from tasks.upload import published
 
+TUNED = "model/managed.json"
+"""Where a managed training says what it made."""
+
 
 @task(**policy("report", version=2, timeout_minutes=15))
 def report(spec: RunSpec, run_id: str, model: ModelRef, made_from: dict[str, Any], outputs: tuple[StageOutput, ...]) -> StageOutput:
@@ -28,7 +31,7 @@ def report(spec: RunSpec, run_id: str, model: ModelRef, made_from: dict[str, Any
         name: stage.path(output, name)
         for output in outputs
         for name in output.artifacts
-        if "/" not in name and name.endswith(wanted) and name not in skipped
+        if ("/" not in name or name == TUNED) and name.endswith(wanted) and name not in skipped
     }
     view = load_view(
         run_id,

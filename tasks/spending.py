@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from prefect import task
 from prefect.logging import get_run_logger
 
-from prooftune.economics.spending import hold, settle
+from prooftune.economics.spending import hold, release, settle
+from prooftune.errors import JobFailed
 from prooftune.spec import RunSpec
-from prooftune.storage.objects import open_store
+from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import FileRef, SplitName, StageOutput
 from tasks.artifacts import show_table
 from tasks.policies import UNCACHED, policy
 from tasks.stage import Stage
+
+if TYPE_CHECKING:
+    from prooftune.economics.bill import Bill
+    from prooftune.providers.tuning import Job
 
 
 @task(**policy("estimate", 1, 30, "managed"))
@@ -65,21 +72,57 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
     return estimate
 
 
-@task(**(policy("settle", 1, 30, "managed") | UNCACHED))
-def settle_spend(spec: RunSpec, run_key: str, outputs: tuple[StageOutput, ...]) -> dict[str, Any]:
-    """Replace what is held by what was billed, as far as the provider and the price list say; returns both and the estimate's error."""
+@task(**(policy("settle", 1, 30, "managed") | {"refresh_cache": True}))
+def settle_spend(spec: RunSpec, run_key: str, outputs: tuple[StageOutput, ...]) -> StageOutput:
+    """Replace what is held by what was billed, as far as the provider and the price list say; hands on ``bill.json``.
+
+    It is settled each time, the bill made once. The price list is in the stage's key by the estimate, which is among ``outputs``.
+    """
+    stage = Stage(spec.store)
+    done = {output.stage: output for output in outputs}
+
+    def work(out: Path) -> dict[str, Any]:
+        bill = _bill(spec, stage.objects, done)
+        (out / "bill.json").write_text(bill.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return bill.model_dump(mode="json") | {"error": bill.error}
+
+    output = stage.perform(work)
+    usd, estimated = float(output.figures["usd"]), float(output.figures["estimated_usd"])
+    settle(stage.objects, spec.budget.project, run_key, usd)
+    show_table(output.figures["lines"], key="bill", description=f"Billed ${usd:.4f}, estimated ${estimated:.4f}")
+    get_run_logger().info("billed $%.4f, estimated $%.4f", usd, estimated)
+    return output
+
+
+@contextmanager
+def settled_if_failed(spec: RunSpec, run_key: str, job_key: str, outputs: tuple[StageOutput, ...]) -> Iterator[None]:
+    """Settle what a run holds where its job ends without a model: with what the job and the answers so far cost.
+
+    It is settled under the job's own key, and the run holds nothing any more: a run that submits the job again holds anew, and what the
+    failed one cost stays in the month. The answers so far then count twice, which errs on the side of the limit.
+
+    Raises:
+        JobFailed: as it came.
+    """
+    try:
+        yield
+    except JobFailed:
+        from prooftune.providers.ledger import Ledger
+
+        objects, project = open_store(spec.store), spec.budget.project
+        bill = _bill(spec, objects, {output.stage: output for output in outputs}, Ledger(objects).read(job_key).job)
+        hold(objects, project, job_key, bill.usd, None)
+        settle(objects, project, job_key, bill.usd)
+        release(objects, project, run_key)
+        get_run_logger().info("billed $%.4f for the job that failed and the answers before it", bill.usd)
+        raise
+
+
+def _bill(spec: RunSpec, objects: ObjectStore, outputs: dict[str, StageOutput], failed: Job | None = None) -> Bill:
     from datetime import date
 
     from prooftune.economics.bill import bill_of
     from prooftune.economics.prices import load_prices
 
-    stage_outputs = {output.stage: output for output in outputs}
-    objects = open_store(spec.store)
     listed = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
-    bill = bill_of(spec, listed, stage_outputs, objects)
-    settle(objects, spec.budget.project, run_key, bill.usd)
-    show_table(
-        [line.model_dump() for line in bill.lines], key="bill", description=f"Billed ${bill.usd:.4f}, estimated ${bill.estimated_usd:.4f}"
-    )
-    get_run_logger().info("billed $%.4f, estimated $%.4f", bill.usd, bill.estimated_usd)
-    return bill.model_dump(mode="json")
+    return bill_of(spec, listed, outputs, objects, failed)

@@ -37,6 +37,7 @@ PUBLISHED = {
     "failures": ("",),
     "learning_curve": ("",),
     "gate": ("",),
+    "settle": ("",),
     "report": ("",),
 }
 """Which artifacts of each stage belong to the published run, by prefix."""

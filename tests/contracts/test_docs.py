@@ -31,8 +31,13 @@ TRAIN_QLORA = "prooftune run triage/spec.yaml --set backend.method.kind=qlora --
 QLORA = "tests/gpu/test_qlora_cuda.py::test_qlora_loads_nf4_and_learns"
 ROLLED_BACK = "tests/unit/test_registry.py::test_each_change_says_who_from_and_to"
 SERVER = "tests/conftest.py::server"
+JOBS = "tests/unit/test_jobs_cli.py"
+MANAGED = "tests/orchestration/test_managed_flow.py"
+KEY = "prooftune-0a1b2c3d4e5f60718293a4b5"
+AT_A_STAND_IN = "--set backend.provider=openai --set backend.model=gpt-4.1-mini --set provider.base_url=http://127.0.0.1:8787/v1"
 LONG = {
     "make demo": "Makefile",
+    "make demo-managed": "Makefile",
     "make test": "Makefile",
     "make check": "Makefile",
     "prooftune run triage/spec.yaml": MAIN_JOB,
@@ -45,6 +50,16 @@ LONG = {
     f"{TRAIN_QLORA} --set backend.method.learning_rate=2e-4": QLORA,
     "prooftune verify triage-3f1c09a8d2be": "tests/unit/test_verification.py::test_an_untouched_run_matches",
     'prooftune rollback triage --reason "wrong on refunds since Monday" --from triage-3f1c09a8d2be': ROLLED_BACK,
+    f"prooftune run triage/spec.yaml {AT_A_STAND_IN}": f"{MANAGED}::test_a_run_ends_in_a_verdict_with_one_job_and_one_bill",
+    "prooftune sandbox openai": "tests/unit/test_sandbox_cli.py::test_it_serves_until_nobody_asks",
+    'prooftune approve triage-3f1c09a8d2be --reason "within this quarter\'s plan"': f"{MANAGED}::test_the_command_line_approves",
+    f"prooftune jobs reconcile {KEY}": f"{JOBS}::test_a_job_that_turns_up_is_adopted",
+    f"prooftune jobs reconcile {KEY} --job ftjob-abc123": f"{JOBS}::test_a_person_names_the_job",
+    f'prooftune jobs reconcile {KEY} --none --reason "the console shows no job"': f"{JOBS}::test_a_person_says_that_there_is_no_job",
+    f"prooftune jobs cancel {KEY}": f"{JOBS}::test_a_job_is_cancelled_and_done_again",
+    f'prooftune jobs again {KEY} --reason "the file is mended"': f"{JOBS}::test_a_job_is_cancelled_and_done_again",
+    "prooftune jobs resume": f"{MANAGED}::test_a_run_need_not_wait_for_its_job",
+    "prooftune compare triage/spec.yaml --backends local,openai,together": f"{MANAGED}::test_backends_are_compared_on_one_seal",
     "prooftune up": SERVER,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect --no-prompt deploy --all": DEPLOYED,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect worker start --pool cpu --type process": DEPLOYED,
@@ -208,6 +223,6 @@ def test_every_finding_is_explained() -> None:
     """The guide to cleaning explains every kind of flaw that the data stages can name."""
     guide = (ROOT / "docs" / "how-to" / "clean-a-data-set.md").read_text(encoding="utf-8")
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "prooftune" / "data").glob("*.py"))
-    named = set(re.findall(r'(?:\b(?:_Unfit|Flaw|FileUnusable)\(\s*|\bcode=)"([a-z-]+)"', sources))
+    named = set(re.findall(r'(?:\b(?:_?Unfit|Flaw|FileUnusable)\(\s*|\bcode=)"([a-z-]+)"', sources))
     assert {"broken-line", "wrong-type", "unreadable", "exact-duplicate"} <= named
     assert [code for code in sorted(named) if f"`{code}`" not in guide] == []

@@ -232,6 +232,7 @@ def test_an_error_of_elsewhere_arrives_as_the_nearest_one() -> None:
     assert type(job.Failure(kind="dataclass", message="no").error()) is JobFailed
 
 
+@pytest.mark.slow
 def test_a_job_leaves_what_local_training_leaves(
     training: Training, undisturbed: dict[Method, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +251,7 @@ def test_a_job_leaves_what_local_training_leaves(
     assert training.there(NOWHERE) == figures | {"tokens_per_second": None}
 
 
+@pytest.mark.slow
 def test_results_outlast_the_means_to_make_them(training: Training, folder: Path, tmp_path: Path) -> None:
     """A job that is started once more after its end looks at nothing but the store."""
     training.folder = shutil.copytree(folder, tmp_path / "copy")
@@ -261,6 +263,7 @@ def test_results_outlast_the_means_to_make_them(training: Training, folder: Path
     assert files(tmp_path / "store/ray") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 13])
 def test_a_job_goes_on_from_its_checkpoint(training: Training, undisturbed: dict[Method, dict[str, bytes]], step: int) -> None:
     """The folder of an attempt that died is the next one's, and no byte differs."""

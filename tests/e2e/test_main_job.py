@@ -110,6 +110,7 @@ def test_too_little_data_ends_before_training(toy_folder: Path, server: dict[str
     assert Path(result["report"]).is_file()
 
 
+@pytest.mark.slow
 def test_a_fresh_run_is_published_beside_the_first(toy_folder: Path, server: dict[str, Any], home: dict[str, str]) -> None:
     """``--fresh`` does every stage again and shows the new result under an id of its own; the first run stays whole."""
     settings = ["--set", "data.min_examples=1001"]
@@ -120,6 +121,7 @@ def test_a_fresh_run_is_published_beside_the_first(toy_folder: Path, server: dic
     assert verify_manifest(store, first["run_id"]) == verify_manifest(store, again["run_id"]) == []
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_spec_at_once_end_alike(toy_folder: Path, server: dict[str, Any], home: dict[str, str]) -> None:
     """Two processes on one store, at once, give the same result and each stage's work is done once."""
     command = ["prooftune", "run", str(toy_folder / "spec.yaml"), "--json", "--set", "data.split.seed=11"]

@@ -32,6 +32,8 @@ SIZES = {
     "eos_token_id": None,
 }
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "phi3", "granite", "smollm3", "olmo2", "gemma3_text")
+QUICK = ("llama", "gemma3_text")
+"""Full and sliding attention; the others run among the slow tests."""
 SLIDING = {"gemma3_text": {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}}
 
 
@@ -65,7 +67,7 @@ def tokens(generations: list[Generation]) -> Prompts:
     return [list(generation.tokens) for generation in generations]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in QUICK)])
 def test_answers_are_those_of_transformers_one_by_one(
     family: str, tokenizer: Any, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

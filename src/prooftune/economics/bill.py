@@ -1,40 +1,62 @@
-"""What a managed run was billed: training as the provider says, answers by their measured tokens and the price list."""
+"""What a managed run was billed: training as the provider says, the rest by what was measured and the price list.
+
+Answers count by their tokens, a deployment by the hours that it ran, and the judge by its own bill. What nobody can say is left out, and
+said so: an estimate's error is worth as much as the bill that it is compared with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, get_args
 
 from prooftune.data.lines import read_lines
-from prooftune.economics.managed import billed_usd, price_of, training_meter
+from prooftune.economics.managed import Estimate, Line, billed_usd, price_of, training_meter
 from prooftune.economics.prices import BATCH_SHARE, Meter, PriceList
 from prooftune.evaluation.answers.api_answerer import KeptAnswer
+from prooftune.providers.hosting import ANSWERS, ENDING, Hosted
+from prooftune.providers.tuning import Job
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore
 from prooftune.types import Frozen, StageOutput
 
-ENDING = ".answers.jsonl"
-METERS: Mapping[str, tuple[Meter, Meter]] = {
-    "base_model": ("input", "output"),
-    "larger_model": ("input", "output"),
-    "candidate": ("tuned_input", "tuned_output"),
-    "candidate_old": ("tuned_input", "tuned_output"),
-    "champion_new": ("tuned_input", "tuned_output"),
+Part = Literal["training", "base model", "tuned model", "larger model", "judge", "hosting"]
+"""What money goes to: by it a bill is laid beside its estimate."""
+METERS: Mapping[str, tuple[Part, Meter, Meter]] = {
+    "base_model": ("base model", "input", "output"),
+    "larger_model": ("larger model", "input", "output"),
+    "candidate": ("tuned model", "tuned_input", "tuned_output"),
+    "candidate_old": ("tuned model", "tuned_input", "tuned_output"),
+    "champion_new": ("tuned model", "tuned_input", "tuned_output"),
 }
-"""Prices of what a file of answers cost, by whose answers they are."""
+"""Part and prices of a file of answers, by whose answers they are."""
+ESTIMATED: Mapping[str, Part] = {
+    "training": "training",
+    "baselines": "base model",
+    "general suite": "base model",
+    "candidate": "tuned model",
+    "larger model": "larger model",
+    "judge": "judge",
+    "hosting": "hosting",
+}
+"""Part of an estimate's line, by how the line begins."""
+STAGES = ("baselines", "evaluate", "champion", "forgetting")
 
 
 class BillLine(Frozen):
     """One line of a bill."""
 
+    part: Part
     what: str
-    tokens: int
+    quantity: float
+    unit: str
+    """Of the quantity: ``tokens``, ``hour`` or ``month``."""
     usd: float
     told_by: str
     """``the provider``, or the price list's entry that it was computed by."""
 
 
 class Bill(Frozen):
-    """What was billed, beside what was estimated."""
+    """``bill.json``: what was billed, beside what was estimated."""
 
     lines: tuple[BillLine, ...]
     usd: float
@@ -42,58 +64,123 @@ class Bill(Frozen):
     training_tokens_estimated: int
     training_tokens_billed: int | None
     """None = the provider does not say, or nothing was trained."""
+    left_out: tuple[str, ...] = ()
+    """What is not in the bill although it may have cost something, each with the reason."""
 
     @property
     def error(self) -> float | None:
-        """How far the estimate was above the bill, relative to the bill."""
+        """How far the estimate was above the bill, relative to the bill; None = nothing was billed."""
         return None if self.usd == 0 else self.estimated_usd / self.usd - 1
 
+    def of(self, part: Part) -> float:
+        """Return what a part was billed, in USD."""
+        return sum(line.usd for line in self.lines if line.part == part)
 
-def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput], store: ObjectStore) -> Bill:
+
+def estimated_by_part(lines: Iterable[Line]) -> dict[Part, float]:
+    """Return what an estimate's lines say of each part, in USD."""
+    found: dict[Part, float] = dict.fromkeys(get_args(Part), 0.0)
+    for line in lines:
+        found[ESTIMATED[line.what.partition(",")[0]]] += line.usd
+    return found
+
+
+def bill_of(
+    spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput], store: ObjectStore, failed: Job | None = None
+) -> Bill:
     """Return the bill of a run from what its stages handed on.
+
+    Args:
+        spec: Of the run.
+        prices: Price list.
+        outputs: Of the stages, by name; ``estimate`` is among them.
+        store: Where the answers are.
+        failed: The job, where it ended without a model: then no stage tells what it cost.
 
     Raises:
         SpecError: the price list lacks a price that is needed.
     """
-    estimate = outputs["estimate"].figures
-    offer = str(estimate["offer"])
-    lines = list(_training(spec, outputs.get("train"), offer, prices))
-    for stage in ("baselines", "evaluate", "champion", "forgetting"):
+    estimate = Estimate.model_validate(outputs["estimate"].figures)
+    figures = outputs["train"].figures if "train" in outputs else None
+    if failed is not None:
+        figures = {"trained_tokens": failed.billed_tokens, "billed_usd": failed.billed_usd}
+    lines = list(_training(spec, figures, estimate.offer, prices))
+    for stage in STAGES:
         if stage in outputs:
-            lines += _answers(spec, outputs[stage], offer, prices, store)
-    trained = outputs["train"].figures["trained_tokens"] if "train" in outputs else None
+            lines += _answers(spec, outputs[stage], estimate.offer, prices, store)
+    if "judge" in outputs:
+        lines += _judge(outputs["judge"].figures)
+    lines += _hosting(estimate, outputs, store)
     return Bill(
         lines=tuple(lines),
         usd=sum(line.usd for line in lines),
-        estimated_usd=float(estimate["usd"]),
-        training_tokens_estimated=int(estimate["training_tokens"]),
-        training_tokens_billed=trained,
+        estimated_usd=estimate.usd,
+        training_tokens_estimated=estimate.training_tokens,
+        training_tokens_billed=figures["trained_tokens"] if figures else None,
+        left_out=tuple(_left_out(spec, figures, estimate, outputs, {line.part for line in lines})),
     )
 
 
-def _training(spec: RunSpec, trained: StageOutput | None, offer: str, prices: PriceList) -> Iterator[BillLine]:
-    if trained is None:
+def _training(spec: RunSpec, figures: Mapping[str, Any] | None, offer: str, prices: PriceList) -> Iterator[BillLine]:
+    if figures is None:
         return
-    tokens, usd = trained.figures["trained_tokens"], trained.figures["billed_usd"]
+    tokens, usd = figures["trained_tokens"], figures["billed_usd"]
     if usd is not None:
-        yield BillLine(what="training", tokens=tokens or 0, usd=usd, told_by="the provider")
+        yield BillLine(part="training", what="training", quantity=tokens or 0, unit="tokens", usd=usd, told_by="the provider")
     elif tokens is not None:
-        yield BillLine(what="training", tokens=tokens, usd=billed_usd(offer, tokens, prices, training_meter(spec)), told_by=offer)
+        usd = billed_usd(offer, tokens, prices, training_meter(spec))
+        yield BillLine(part="training", what="training", quantity=tokens, unit="tokens", usd=usd, told_by=offer)
 
 
 def _answers(spec: RunSpec, output: StageOutput, offer: str, prices: PriceList, store: ObjectStore) -> Iterator[BillLine]:
     """Yield a line for each file of answers that a stage kept: each answer was paid for once, by the price of who gave it."""
     for name, ref in sorted(output.artifacts.items()):
-        who = name.rpartition("/")[2].removesuffix(ENDING).removeprefix("general.")
-        if not name.endswith(ENDING) or who not in METERS:
+        who = name.rpartition("/")[2].removesuffix(ANSWERS).removeprefix("general.")
+        if not name.endswith(ANSWERS) or who not in METERS:
             continue
+        part, *meters = METERS[who]
         larger = spec.baseline.larger
         at = f"{larger.provider}/{larger.model}" if who == "larger_model" else offer
-        read_usd, written_usd = (price_of(prices, at, meter) / 1e6 for meter in METERS[who])
+        read_usd, written_usd = (price_of(prices, at, meter) / 1e6 for meter in meters)
         tokens, usd = 0, 0.0
         for kept in read_lines(store.fetch(ref), KeptAnswer):
             answer = kept.answer
             share = BATCH_SHARE if answer.latency_s is None else 1.0
             tokens += answer.prompt_tokens + answer.answer_tokens
             usd += (answer.prompt_tokens * read_usd + answer.answer_tokens * written_usd) * share
-        yield BillLine(what=f"{output.stage}: answers of {who.replace('_', ' ')}", tokens=tokens, usd=usd, told_by=at)
+        what = f"{output.stage}: answers of {who.replace('_', ' ')}"
+        yield BillLine(part=part, what=what, quantity=tokens, unit="tokens", usd=usd, told_by=at)
+
+
+def _judge(figures: Mapping[str, Any]) -> Iterator[BillLine]:
+    if (usd := figures["cost_usd"]) is not None:
+        tokens = figures["prompt_tokens"] + figures["answer_tokens"]
+        yield BillLine(part="judge", what="judge: verdicts", quantity=tokens, unit="tokens", usd=usd, told_by=str(figures["judge"]))
+
+
+def _hosting(estimate: Estimate, outputs: Mapping[str, StageOutput], store: ObjectStore) -> Iterator[BillLine]:
+    """Yield what the tuned model's place costs, by the estimate's own price of it: the hours that it ran, or the month that has begun."""
+    price = next((line for line in estimate.lines if ESTIMATED[line.what.partition(",")[0]] == "hosting"), None)
+    if price is None or "train" not in outputs:
+        return
+    if price.unit == "month":
+        yield BillLine(part="hosting", what=price.what, quantity=1.0, unit="month", usd=price.usd_per_unit, told_by=estimate.offer)
+        return
+    for stage in STAGES:
+        files = [ref for name, ref in sorted(outputs[stage].artifacts.items()) if name.endswith(ENDING)] if stage in outputs else []
+        if files:
+            hours = sum(row.hours for ref in files for row in read_lines(store.fetch(ref), Hosted))
+            usd = hours * price.usd_per_unit
+            yield BillLine(part="hosting", what=f"{stage}: deployment", quantity=hours, unit="hour", usd=usd, told_by=estimate.offer)
+
+
+def _left_out(
+    spec: RunSpec, figures: Mapping[str, Any] | None, estimate: Estimate, outputs: Mapping[str, StageOutput], billed: set[Part]
+) -> Iterator[str]:
+    """Yield what may have cost something that nobody can say."""
+    if figures is not None and "training" not in billed:
+        yield f"training: {spec.backend.provider} says neither tokens nor USD"
+    if "judge" in outputs and "judge" not in billed:
+        yield f"judge: the price list has no price for {outputs['judge'].figures['judge']}"
+    if estimated_by_part(estimate.lines)["hosting"] and "evaluate" in outputs and "hosting" not in billed:
+        yield "hosting: how long the deployment ran was not written down"

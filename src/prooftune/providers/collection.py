@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 from prooftune.errors import JobFailed
 from prooftune.providers.ledger import Entry
-from prooftune.providers.tuning import Capability, Event, Tuner
+from prooftune.providers.tuning import Capability, Checkpoint, Event, Job, Tuner
 from prooftune.training.overfitting import overfitting
 from prooftune.types import Frozen
 
 MANAGED = "managed.json"
 LOG = "log.jsonl"
+JOB = "job.json"
 
 
 class ManagedModel(Frozen):
@@ -32,11 +34,28 @@ class ManagedModel(Frozen):
     owns_weights: bool
 
 
+class Step(Frozen):
+    """A line of a job's history; who stands behind it is in the ledger, and not published."""
+
+    at: str
+    """UTC, ISO 8601."""
+    what: str
+
+
+class JobFile(Frozen):
+    """``job.json``: a job as it ended, how it came to that by the ledger, and what its provider reported."""
+
+    job: Job
+    history: tuple[Step, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
 def collect(tuner: Tuner, entry: Entry, capability: Capability, examples: int, out: Path) -> dict[str, Any]:
     """Write what an ended job left and return the training stage's figures.
 
-    Writes ``model/managed.json``, ``log.jsonl`` (a row per reported step), ``job.json`` (with checkpoints and events) and the provider's
-    result files below ``result/``.
+    Writes ``model/managed.json``, ``log.jsonl`` (a row per reported step), ``job.json`` (with history, checkpoints and events) and the
+    provider's result files below ``result/``.
 
     Args:
         tuner: The provider's adapter.
@@ -54,9 +73,9 @@ def collect(tuner: Tuner, entry: Entry, capability: Capability, examples: int, o
     events = tuner.events(job.id, None)
     log = training_log(events, order.hyperparameters.epochs)
     (out / LOG).write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
-    checkpoints = [checkpoint.model_dump(mode="json") for checkpoint in tuner.checkpoints(job.id)]
-    told = {"job": job.model_dump(mode="json"), "checkpoints": checkpoints, "events": [event.model_dump(mode="json") for event in events]}
-    (out / "job.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    history = tuple(Step(at=note.at, what=note.what) for note in entry.history)
+    told = JobFile(job=job, history=history, checkpoints=tuple(tuner.checkpoints(job.id)), events=tuple(events))
+    (out / JOB).write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
     results, model = out / "result", out / "model"
     for folder in (results, model):
         folder.mkdir(exist_ok=True)
@@ -75,7 +94,8 @@ def collect(tuner: Tuner, entry: Entry, capability: Capability, examples: int, o
     return {**_figures(log, order.hyperparameters.epochs), "provider": order.provider, "job": job.id, "tuned_model": job.model} | {
         "trained_tokens": job.billed_tokens,
         "billed_usd": job.billed_usd,
-        "checkpoints": len(checkpoints),
+        "job_seconds": job_seconds(job, events),
+        "checkpoints": len(told.checkpoints),
         "result_files": names,
         "examples": examples,
         "further_steps": [],
@@ -99,6 +119,13 @@ def training_log(events: list[Event], epochs: int) -> list[dict[str, int | float
     for step, row in rows.items():
         row["epoch"] = round(epochs * step / last, 6)
     return [rows[step] for step in sorted(rows)]
+
+
+def job_seconds(job: Job, events: list[Event]) -> float | None:
+    """Return the seconds from when the job was made to its last event, its wait in a queue included; None = the provider does not say."""
+    told = [at for at in (job.created_at, *(event.at for event in events)) if at is not None]
+    times = [at if at.tzinfo else at.replace(tzinfo=UTC) for at in told]
+    return (max(times) - min(times)).total_seconds() or None if times else None
 
 
 def failed(entry: Entry) -> JobFailed:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prooftune.report import money, tables, wording
+from prooftune.report import managed, money, tables, wording
 from prooftune.report.changes import Changes, compare_answers
 from prooftune.report.model_card import model_card
 from prooftune.report.plots import Plot, csv_lines, draw_plots
@@ -77,10 +77,26 @@ def render(view: RunView, plots: dict[str, Plot], changes: Changes) -> str:
             stages={stage: shown for stage in view.figures if (shown := tables.stage_tables(view, stage))},
             lineage=tables.lineage(view),
             recipes=recipes(view),
+            managed=_managed(view),
             css=Markup((package / "style.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
             limits={"changes": SHOWN_CHANGES, "shown": SHOWN_FINDINGS, "listed": LISTED_FINDINGS, "clusters": SHOWN_CLUSTERS},
         )
     )
+
+
+def _managed(view: RunView) -> dict[str, Any]:
+    """Return what the section on the managed job shows; empty for a run on this machine."""
+    if not view.spec.backend.managed or (view.estimate is None and view.managed is None):
+        return {}
+    return {
+        "facts": managed.facts(view),
+        "history": managed.history(view),
+        "bill": managed.bill_table(view),
+        "whereabouts": managed.whereabouts(view),
+        "sentences": [text for text in (managed.bill_sentence(view), managed.tokens_sentence(view)) if text],
+        "approval": managed.approval_sentence(view),
+        "warnings": view.estimate.warnings if view.estimate else (),
+    }
 
 
 def _tables(view: RunView) -> dict[str, tables.Table]:

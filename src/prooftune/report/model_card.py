@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from markupsafe import Markup
 
+from prooftune.economics.billable import is_open
 from prooftune.models.demo import DEMO_MODEL
-from prooftune.report import tables, wording
+from prooftune.report import managed, tables, wording
+from prooftune.report.asking import ask_snippet, deployment_note
 from prooftune.report.limits import limitations
 from prooftune.report.markdown import DEMO_HUB_ID, base_model, fenced, markdown, source_name
 from prooftune.report.usage import load_snippet, trained_folder
@@ -37,8 +40,11 @@ def model_card(view: RunView) -> str:
             limitations=limitations(view),
             split=tables.stage_tables(view, "split").pairs,
             training=[(name, value) for name, value in tables.training_settings(view) if name != "base model"],
-            snippet=fenced(load_snippet(view, base=_public_base(view), trained=trained_folder(view)), "python"),
+            snippet=fenced(_snippet(view), "python"),
             folder=trained_folder(view),
+            provider=managed.provider_name(view),
+            whereabouts=managed.whereabouts(view),
+            needs=deployment_note(view),
         )
     )
 
@@ -47,21 +53,51 @@ def metadata(view: RunView) -> str:
     """Return the card's front matter as YAML, without its fences."""
     from huggingface_hub import ModelCardData
 
-    candidate, method = view.candidate, view.spec.backend.method.kind
+    candidate = view.candidate
     source = view.spec.data.source
     data = ModelCardData(
-        base_model=base_model(view),
-        library_name="transformers" if method == "full" else "peft",
+        **_kind(view),
         license="unknown",
         pipeline_tag="text-generation",
-        tags=["prooftune", method, view.decision.verdict.replace("_", "-")],
+        tags=["prooftune", *_tags(view), view.decision.verdict.replace("_", "-")],
         datasets=[source.removeprefix("hf://")] if source.startswith("hf://") else None,
         metrics=sorted(candidate.metrics) if candidate else None,
         model_name=view.spec.name,
         eval_results=_results(view) or None,
-        base_model_relation="finetune" if method == "full" else "adapter",
+        **_relation(view),
     )
     return str(data.to_yaml())
+
+
+def _kind(view: RunView) -> dict[str, str]:
+    """Return base model and library. A provider's own model is none of the hub's, and no library loads a model that stays there."""
+    backend = view.spec.backend
+    if not backend.managed:
+        return {"base_model": base_model(view), "library_name": "transformers" if backend.method.kind == "full" else "peft"}
+    return {"base_model": backend.model} if _on_hub(view) else {}
+
+
+def _relation(view: RunView) -> dict[str, str]:
+    if view.spec.backend.managed:
+        return {"base_model_relation": "finetune"} if _on_hub(view) else {}
+    return {"base_model_relation": "finetune" if view.spec.backend.method.kind == "full" else "adapter"}
+
+
+def _on_hub(view: RunView) -> bool:
+    """Whether a managed run's base model is an open one that its provider calls as the hub does, ``owner/name``."""
+    backend = view.spec.backend
+    return is_open(backend.provider, backend.model) and re.fullmatch(r"[\w.-]+/[\w.-]+", backend.model) is not None
+
+
+def _tags(view: RunView) -> list[str]:
+    backend = view.spec.backend
+    return ["managed", backend.provider, backend.objective] if backend.managed else [backend.method.kind]
+
+
+def _snippet(view: RunView) -> str:
+    if view.spec.backend.managed:
+        return ask_snippet(view)
+    return load_snippet(view, base=_public_base(view), trained=trained_folder(view))
 
 
 def _results(view: RunView) -> list[Any]:

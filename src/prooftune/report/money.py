@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prooftune.evidence import BreakEven
+from prooftune.evidence import BreakEven, Costs
+from prooftune.report.managed import bill_sentence, provider_name
 from prooftune.report.tables import Cell, Table
 from prooftune.report.view import RunView
 from prooftune.report.wording import capitalize_first, duration, months, usd
@@ -54,7 +55,7 @@ def money_sentence(view: RunView) -> str:
     """Return what tuning costs, saves and when it is paid back; empty without costs."""
     if view.costs is None:
         return ""
-    training = f"Training took {duration(3600 * view.costs.training_hours)} and costs {usd(view.costs.training_usd)}."
+    training = _training(view, view.costs)
     if (row := view.break_even) is None:
         return training
     saving = row.saving_usd_per_request
@@ -66,6 +67,16 @@ def money_sentence(view: RunView) -> str:
         return f"{training} {compared}: tuning is not paid back{_at_volume(view)}."
     volume = f", {months(row.months)}{_at_volume(view)}" if row.months is not None else ""
     return f"{training} {compared}: paid back after {row.requests:,} requests{volume}."
+
+
+def _training(view: RunView, costs: Costs) -> str:
+    """Return what training took and costs: of a managed job as the provider tells it, since the run itself only collected it."""
+    if not view.spec.backend.managed:
+        return f"Training took {duration(3600 * costs.training_hours)} and costs {usd(costs.training_usd)}."
+    seconds = view.figures.get("train", {}).get("job_seconds")
+    took = f"took {duration(seconds)} and " if seconds else ""
+    bill = f" {sentence}" if (sentence := bill_sentence(view)) else ""
+    return f"Training at {provider_name(view)} {took}costs {usd(costs.training_usd)}.{bill}"
 
 
 def _paid_back(row: BreakEven) -> tuple[str, str]:

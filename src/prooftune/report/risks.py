@@ -66,7 +66,10 @@ def _overfitting(view: RunView) -> Iterator[Risk]:
         return
     rise = f", where it was {number(found.get('loss_at_end'))}, {number(found.get('rise'))} above the minimum" if found.get("rise") else ""
     past = f"{number(float(found['epochs_past_minimum']))} epochs past the minimum of validation loss{rise}"
-    yield Risk("overfitting", None, f"Training went on for {past}; the best checkpoint was taken, of step {number(view.best_step)}.")
+    taken = f"the best checkpoint was taken, of step {number(view.best_step)}"
+    if view.spec.backend.managed:
+        taken = f"the model that the job ended with was taken, not the checkpoint of step {number(figures.get('best_step'))}"
+    yield Risk("overfitting", None, f"Training went on for {past}; {taken}.")
 
 
 def _answers(view: RunView) -> Iterator[Risk]:

@@ -147,8 +147,14 @@ def lineage(view: RunView) -> list[tuple[str, str]]:
 
 
 def training_settings(view: RunView) -> list[tuple[str, str]]:
-    """Return how the candidate was, or would have been, trained."""
-    backend = view.spec.backend
+    """Return how the candidate was, or would have been, trained; what is not set is the provider's default, and not known."""
+    backend, options = view.spec.backend, view.spec.provider
+    if backend.managed:
+        chosen = {"base model": backend.model, "provider": backend.provider, "objective": backend.objective}
+        settings: dict[str, Any] = {**chosen, **options.hyperparameters.model_dump(), "seed": backend.method.seed}
+        if backend.provider == "azure":
+            settings["training type"] = options.tier
+        return [(name_of(name), number(value)) for name, value in settings.items() if value is not None]
     unused = {"r", "alpha", "dropout", "layers"} if backend.method.kind == "full" else set()
     settings = {"base model": backend.model, "revision": backend.revision, **backend.method.model_dump(exclude=unused)}
     return [(name_of(name), number(value)) for name, value in settings.items() if value is not None]

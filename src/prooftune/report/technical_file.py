@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from prooftune.report import money, tables, wording
+from prooftune.report import managed, money, tables, wording
 from prooftune.report.changes import compare_answers
 from prooftune.report.limits import limitations
 from prooftune.report.markdown import base_model, fenced, markdown, source_name
@@ -30,6 +30,10 @@ def technical_file(view: RunView) -> str:
             base=base_model(view),
             source=source_name(view),
             folder=trained_folder(view),
+            provider=managed.provider_name(view),
+            job=managed.facts(view),
+            whereabouts=managed.whereabouts(view),
+            approval=managed.approval_sentence(view),
             quality=tables.quality_table(view),
             effort=tables.effort_table(view),
             slices=tables.slice_table(view),

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from prooftune.models.demo import DEMO_MODEL
+from prooftune.report.asking import ask_snippet, ask_title, deployment_note
 from prooftune.report.view import RunView
 from prooftune.spec import Store
 
@@ -41,20 +42,36 @@ class Recipe:
     title: str
     code: str
     language: str = "sh"
+    note: str = ""
+    """What must be known before; empty = nothing."""
 
 
 def recipes(view: RunView) -> list[Recipe]:
     """Return every way to use the run's result, in the order in which one needs them."""
     found = [Recipe("See the verdict again", _show(view))]
-    if view.candidate is not None:
+    managed = view.spec.backend.managed
+    if view.candidate is not None and managed:
+        found.append(Recipe(ask_title(view), ask_snippet(view), "python", deployment_note(view)))
+    elif view.candidate is not None:
         found.append(Recipe("Load the candidate and ask it", load_snippet(view), "python"))
     return [
         *found,
         Recipe("Check every published file against its digest", _VERIFY.format(store=_store(view), run_id=view.run_id), "python"),
         Recipe("Run it again: stages that are done are not done again (the spec is at the end of this page)", "prooftune run spec.yaml"),
-        Recipe("See what another spec would do, without doing it", "prooftune plan spec.yaml --set backend.method.epochs=1"),
-        Recipe("Rehearse: small and quick, another split", "prooftune run spec.yaml --set data.split.seed=8 --set data.split.train=100"),
+        Recipe("See what another spec would do, without doing it", f"prooftune plan spec.yaml --set {_epochs(view)}=1"),
+        _rehearsal(view),
     ]
+
+
+def _epochs(view: RunView) -> str:
+    return "provider.hyperparameters.epochs" if view.spec.backend.managed else "backend.method.epochs"
+
+
+def _rehearsal(view: RunView) -> Recipe:
+    if view.spec.backend.managed:
+        served = f"prooftune sandbox {view.spec.backend.provider}"
+        return Recipe("Rehearse: a stand-in for the provider says how to run the spec there, without a bill", served)
+    return Recipe("Rehearse: small and quick, another split", "prooftune run spec.yaml --set data.split.seed=8 --set data.split.train=100")
 
 
 def load_snippet(view: RunView, *, base: str | None = None, trained: str | None = None) -> str:
@@ -80,8 +97,8 @@ def load_snippet(view: RunView, *, base: str | None = None, trained: str | None 
 
 
 def trained_folder(view: RunView) -> str:
-    """Return the name of the folder that holds the adapter or, after full training, the model."""
-    return "model" if view.spec.backend.method.kind == "full" else "adapter"
+    """Return the name of the folder that holds the adapter or, after full training, the model; of a managed run, the model's name."""
+    return "model" if view.spec.backend.managed or view.spec.backend.method.kind == "full" else "adapter"
 
 
 def _imports(*, full: bool, published: bool, resolved: bool) -> list[str]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prooftune.data.lines import read_lines
+from prooftune.economics.approvals import Answer
+from prooftune.economics.bill import Bill
+from prooftune.economics.managed import Estimate
 from prooftune.errors import IntegrityError
 from prooftune.evaluation.ladder.shots import ShotsChoice
 from prooftune.evidence import Advice, BreakEven, Champion, Costs, Curve, Failures, Forgetting, JudgeReport, JudgeVerdict, Option, Slice
+from prooftune.providers.collection import JOB, MANAGED, JobFile, ManagedModel
 from prooftune.report.reading import (
     Confusion,
     Histogram,
@@ -71,6 +76,13 @@ class RunView(Frozen):
     """SHA-256 by what it seals: the base model, and each published file by its name."""
     lineage: dict[str, Any] = {}
     """What the result was made from: nested names, with digests and versions as text."""
+    managed: ManagedModel | None = None
+    """The tuned model of a managed run; this and the four below are None for a run on this machine."""
+    job: JobFile | None = None
+    estimate: Estimate | None = None
+    approval: Answer | None = None
+    """What a person said to the estimate; None also where nobody had to be asked."""
+    bill: Bill | None = None
 
     @property
     def candidate(self) -> Evaluation | None:
@@ -94,7 +106,12 @@ class RunView(Frozen):
 
     @property
     def best_step(self) -> int | None:
-        """Optimizer step of the checkpoint that became the candidate: what training says, else the lowest validation loss."""
+        """Optimizer step of the checkpoint that became the candidate: what training says, else the lowest validation loss.
+
+        None for a managed run: its candidate is the model that the job ended with.
+        """
+        if self.spec.backend.managed:
+            return None
         if (chosen := self.figures.get("train", {}).get("best_step")) is not None:
             return int(chosen)
         checks = [(loss, row["step"]) for row in self.loss if (loss := row.get("validation_loss")) is not None]
@@ -159,15 +176,28 @@ def load_view(
         digests=dict(digests or {}),
         lineage=dict(lineage or {}),
         **_evidence(files),
+        **_managed(files),
     )
+
+
+def _one(files: Mapping[str, Path], name: str, kind: type[Kind]) -> Kind | None:
+    return read_model(files[name], kind) if name in files else None
+
+
+def _managed(files: Mapping[str, Path]) -> dict[str, Any]:
+    """Return what a managed run has besides, as far as it came."""
+    return {
+        "managed": _one(files, f"model/{MANAGED}", ManagedModel),
+        "job": _one(files, JOB, JobFile),
+        "estimate": _one(files, "estimate.json", Estimate),
+        "approval": _one(files, "approval.json", Answer),
+        "bill": _one(files, "bill.json", Bill),
+    }
 
 
 def _evidence(files: Mapping[str, Path]) -> dict[str, Any]:
     """Return what the decision rests on besides the answers, as far as the run has it."""
-
-    def one(name: str, kind: type[Kind]) -> Kind | None:
-        return read_model(files[name], kind) if name in files else None
-
+    one = partial(_one, files)
     verdicts = read_lines(files["judge.jsonl"], JudgeVerdict) if "judge.jsonl" in files else ()
     return {
         "slices": read_list(files["slices.json"], Slice) if "slices.json" in files else (),

@@ -35,6 +35,8 @@ def loss(view: RunView) -> Plot | None:
             axes.axvline(view.best_step, color=COLOUR["muted"], linewidth=1, linestyle=DASHED)
             axes.plot([view.best_step], [best], "o", clip_on=False, **ring)
         axes.set_ylim(bottom=0)
+        if view.spec.backend.managed:  # some tell a handful of steps
+            axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss, nats per token")
 

@@ -1,0 +1,28 @@
+"""How long a tuned model's deployment ran, for the bill: a line each time, in a file beside the answers that it gave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prooftune.types import Frozen
+
+ANSWERS, ENDING = ".answers.jsonl", ".hosting.jsonl"
+
+
+class Hosted(Frozen):
+    """That a deployment ran once, from the request that made it until it was gone."""
+
+    deployment: str
+    hours: float
+
+
+def note_hosting(kept: Path, deployment: str, hours: float) -> None:
+    """Append what a deployment ran to the file that belongs to the kept answers ``kept``: a killed stage's deployments count as well."""
+    row = Hosted(deployment=deployment, hours=hours)
+    with hosting_file(kept).open("ab") as file:
+        file.write(row.model_dump_json().encode() + b"\n")
+
+
+def hosting_file(kept: Path) -> Path:
+    """Return the file for the deployments behind the answers in ``kept``."""
+    return kept.with_name(f"{kept.name.removesuffix(ANSWERS)}{ENDING}")
