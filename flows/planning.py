@@ -16,6 +16,7 @@ from prooftune.spec import Backend, RunSpec
 from prooftune.types import SplitName
 
 STAGES = {
+    "probe": "ask the provider whether it tunes the model, and until when",
     "model": "find the base model and digest it",
     "ingest": "read the source into records",
     "validate": "clean, de-duplicate, check with Great Expectations",
@@ -23,8 +24,13 @@ STAGES = {
     "format": "write the training files",
     "tokens": "count with the model's tokenizer",
     "preflight": "check what would be trained",
+    "estimate": "say what it may cost, and refuse what is above the limit",
+    "hold": "hold the estimate in the project's month",
+    "approval": "wait for a person's yes to the estimate",
     "baselines": "prompt the base model on the holdout",
     "advise": "stop here unless training can pay",
+    "submit": "upload the rows and see to it that there is one job",
+    "wait": "wait for the job",
     "train": "train the candidate",
     "evaluate": "score the candidate on the holdout",
     "champion": "meet the champion in use, if there is one",
@@ -35,15 +41,26 @@ STAGES = {
     "failures": "cluster what it gets wrong",
     "learning_curve": "say whether more examples would help",
     "gate": "decide on the paired evidence",
+    "settle": "replace what is held by what was billed",
     "report": "HTML report and model card",
     "upload": "publish the files, the manifest last",
     "register": "enter the run in the registry",
 }
 """In order; seconds of those without an estimate are a fraction of one."""
+AT_PROVIDER = ("probe", "estimate", "hold", "approval", "submit", "wait", "settle")
+"""Stages of a managed run alone."""
 
 
 def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> dict[str, Any]:
-    """Return tokens, sizes, seconds by stage and cost of a run whose data stages were rehearsed."""
+    """Return tokens, sizes, seconds by stage and cost of a run whose data stages were rehearsed.
+
+    Raises:
+        SpecError: of a managed run, a price is missing, or the provider may not get the data.
+    """
+    if spec.backend.managed:
+        from flows.planning_managed import plan_managed
+
+        return plan_managed(spec, found, splits)
     method = spec.backend.method
     folder = local_folder(spec.backend)
     encode = lengths.exact_encoder(folder) if folder else None
@@ -58,13 +75,7 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
     train = counted["train"]
     return {
         "name": spec.name,
-        "data": {
-            "source": spec.data.source,
-            "rows": found.figures["validate"]["rows"],
-            "kept": found.figures["validate"]["kept"],
-            "shape": found.figures["validate"]["shape"],
-            "split": found.figures["split"]["counts"],
-        },
+        "data": data_of(spec, found),
         "tokens": {
             "exact": encode is not None,
             "how": "counted with the model's tokenizer and chat template" if encode else _GUESSED,
@@ -93,6 +104,16 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
     }
 
 
+def data_of(spec: RunSpec, found: Rehearsal) -> dict[str, Any]:
+    """Return what the data stages found."""
+    validated = found.figures["validate"]
+    return {
+        "source": spec.data.source,
+        **{name: validated[name] for name in ("rows", "kept", "shape")},
+        "split": found.figures["split"]["counts"],
+    }
+
+
 _GUESSED = f"guessed at {lengths.CHARACTERS_PER_TOKEN} characters a token: the model's tokenizer is not on this machine yet"
 _ON_GPU = "there is a GPU, whose speed a plan does not measure; expect a small part of what CPU cores take"
 _MODEL_STAGES = ("model", "tokens", "preflight", "baselines", "train", "evaluate", "champion", "forgetting", "judge", "learn")
@@ -113,8 +134,9 @@ def _paid(spec: RunSpec) -> list[str]:
 
 
 def _happens(stage: str, spec: RunSpec) -> bool:
-    """Return whether a run of the spec has the stage."""
+    """Return whether a run of the spec on this machine has the stage."""
     wanted = {
+        **dict.fromkeys(AT_PROVIDER, False),
         "forgetting": spec.general.measures,
         "judge": spec.judge.model is not None,
         "learn": bool(spec.learning_curve.shares),
@@ -134,6 +156,8 @@ def _rounded(seconds: Mapping[str, float], name: str, known: bool) -> float | No
 
 def local_folder(backend: Backend) -> Path | None:
     """Return the folder of the base model if it is on this machine already; nothing is converted or downloaded."""
+    if backend.managed:
+        return None
     if backend.model == DEMO_MODEL:
         folder = cache_dir() / "models" / f"{DEMO_MODEL}-{DEMO_REVISION}"
         return folder if (folder / MANIFEST).is_file() else None

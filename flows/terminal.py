@@ -54,7 +54,7 @@ def validation(answer: Answer) -> None:
     facts = [f"{answer['rows']:,} rows", f"{answer['invalid']:,} invalid", f"{answer['kept']:,} usable examples"]
     parts.append(marked(" ", "dim", " · ".join([*facts, *([f"shape {answer['shape']}"] if answer["shape"] else [])])))
     if split := answer["split"]:
-        parts.append(marked(" ", "dim", f"split: {_split(split)}"))
+        parts.append(marked(" ", "dim", f"split: {split_text(split)}"))
     parts += [marked("!", "yellow", warning) for warning in answer["warnings"]]
     if answer["findings"]:
         parts.append(_findings(answer))
@@ -84,31 +84,41 @@ def _places(places: Sequence[str], shown: int = 4) -> str:
 
 def plan(answer: Answer) -> None:
     """Say what would run and what it takes."""
+    if answer.get("estimate"):
+        from flows.planning_screens import plan_managed
+
+        plan_managed(answer)
+        return
     data, tokens, model, training = answer["data"], answer["tokens"], answer["model"], answer["training"]
     about = "" if tokens["exact"] else "about "
     facts = {
-        "data": f"{data['kept']:,} examples of {data['rows']:,} rows: {_split(data['split'])}",
+        "data": f"{data['kept']:,} examples of {data['rows']:,} rows: {split_text(data['split'])}",
         "tokens": " · ".join(f"{name} {about}{tokens[name]['total']:,}" for name in ("train", "validation", "holdout")),
         "": tokens["how"],
         "model": f"{model['name']}{_size(model)}{'' if model['here'] else ', not on this machine yet'}",
         "training": f"{training['steps']:,} steps, epochs: {training['epochs']:g}, {about}{training['tokens']:,} tokens",
         "machine": f"{answer['machine']['device']}, {answer['machine']['cores']} cores, {answer['machine']['gflops']:g} GFLOP/s measured",
     }
-    stages = figures_table("stage", "what", ">about")
-    for stage in answer["stages"]:
-        stages.add_row(plain(stage["name"]), Text(stage["what"], "dim"), "?" if stage["seconds"] is None else _about(stage["seconds"]))
     cost = "not known yet" if answer["cost_usd"] is None else f"${answer['cost_usd']:.2f}"
     total = f"unknown: {answer['seconds_note']}" if answer["seconds"] is None else _about(answer["seconds"])
     show(
         Text.assemble(("Plan for ", "bold"), (visible(answer["name"]), "bold cyan"), ("  nothing was run", "dim")),
         "",
         pairs({name: plain(value, "" if name else "dim") for name, value in facts.items()}),
-        stages,
+        stages_table(answer["stages"]),
         pairs({"in all": plain(total, "bold"), "cost": plain(f"{cost}: {answer['cost_reason']}")}),
         *[marked("!", "yellow", warning) for warning in answer["warnings"]],
         "",
         plain("A stage whose result is in the store already is not done again.", "dim"),
     )
+
+
+def stages_table(stages: Sequence[Answer]) -> Table:
+    """Table of what would run, and about how long; ``?`` where nobody can say."""
+    table = figures_table("stage", "what", ">about")
+    for stage in stages:
+        table.add_row(plain(stage["name"]), Text(stage["what"], "dim"), "?" if stage["seconds"] is None else _about(stage["seconds"]))
+    return table
 
 
 def result(answer: Answer) -> None:
@@ -247,7 +257,8 @@ def server(answer: Answer) -> None:
         show(marked(" ", "dim", "No local Prefect server was running"))
 
 
-def _split(counts: Mapping[str, int]) -> str:
+def split_text(counts: Mapping[str, int]) -> str:
+    """Return how many examples each split has."""
     unused = f" · {counts['unused']:,} unused" if counts.get("unused") else ""
     return f"{counts['train']:,} train · {counts['validation']:,} validation · {counts['holdout']:,} held out{unused}"
 

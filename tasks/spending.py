@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,7 +9,6 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from prooftune.economics.spending import hold, release, settle
-from prooftune.errors import JobFailed
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import FileRef, SplitName, StageOutput
@@ -94,28 +91,20 @@ def settle_spend(spec: RunSpec, run_key: str, outputs: tuple[StageOutput, ...]) 
     return output
 
 
-@contextmanager
-def settled_if_failed(spec: RunSpec, run_key: str, job_key: str, outputs: tuple[StageOutput, ...]) -> Iterator[None]:
-    """Settle what a run holds where its job ends without a model: with what the job and the answers so far cost.
+def settle_failed(spec: RunSpec, run_key: str, job_key: str, outputs: tuple[StageOutput, ...]) -> None:
+    """Settle what a run holds whose job ended without a model: with what the job and the answers so far cost.
 
     It is settled under the job's own key, and the run holds nothing any more: a run that submits the job again holds anew, and what the
     failed one cost stays in the month. The answers so far then count twice, which errs on the side of the limit.
-
-    Raises:
-        JobFailed: as it came.
     """
-    try:
-        yield
-    except JobFailed:
-        from prooftune.providers.ledger import Ledger
+    from prooftune.providers.ledger import Ledger
 
-        objects, project = open_store(spec.store), spec.budget.project
-        bill = _bill(spec, objects, {output.stage: output for output in outputs}, Ledger(objects).read(job_key).job)
-        hold(objects, project, job_key, bill.usd, None)
-        settle(objects, project, job_key, bill.usd)
-        release(objects, project, run_key)
-        get_run_logger().info("billed $%.4f for the job that failed and the answers before it", bill.usd)
-        raise
+    objects, project = open_store(spec.store), spec.budget.project
+    bill = _bill(spec, objects, {output.stage: output for output in outputs}, Ledger(objects).read(job_key).job)
+    hold(objects, project, job_key, bill.usd, None)
+    settle(objects, project, job_key, bill.usd)
+    release(objects, project, run_key)
+    get_run_logger().info("billed $%.4f for the job that failed and the answers before it", bill.usd)
 
 
 def _bill(spec: RunSpec, objects: ObjectStore, outputs: dict[str, StageOutput], failed: Job | None = None) -> Bill:

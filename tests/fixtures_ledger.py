@@ -99,7 +99,7 @@ class MemoryTuner:
     def probe(self, model: str, objective: Objective) -> Capability:
         return Capability(tunable=True, why="it is")
 
-    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path) -> None:
+    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path, model: str | None = None) -> None:
         raise NotImplementedError
 
     def check_rows(self, path: Path, order: Order, role: Literal["train", "validation"]) -> list[Problem]:

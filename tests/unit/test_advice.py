@@ -348,6 +348,41 @@ def test_a_small_volume_keeps_the_best_prompt() -> None:
     assert recommended(replace(volume_case(9), baselines=(rung("zero_shot", 0.6),))) == "prompt"
 
 
+def managed(model: str = "gpt-4.1-mini", **blocks: Any) -> RunSpec:
+    """A spec whose backend is OpenAI."""
+    return spec_of(backend={"provider": "openai", "model": model}, **blocks)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("gpt-4.1-mini", "openai tunes gpt-4.1-mini: 210,000 tokens in 3 epochs cost about 1 USD"),  # 0.21 million at 5 USD
+        ("gpt-9", "for which the price list has no price"),
+    ],
+)
+def test_a_managed_backend_is_recommended_with_its_price(model: str, words: str) -> None:
+    """And no LoRA on a machine that trains nothing; what speaks against training still does."""
+    case = case_of(managed(model), parameters=None, baselines=())
+    recommendation, why = recommend(case, None)
+    assert recommendation == "managed"
+    assert words.replace("about 1 USD", "about 1.1 USD") in why
+    assert recommended(replace(case, n_train=10)) == "collect_data"
+    assert case.training_hours is None
+
+
+def test_advice_on_a_managed_backend_speaks_of_the_provider() -> None:
+    """Of volume before the tuned model has answered, and of where data go."""
+    finding = found(case_of(managed(use={"requests_per_month": 10})), "volume")
+    assert "once the tuned model has answered" in finding.text
+    eu = {"data": {"source": "x", "residency": "eu"}}
+    finding = found(case_of(managed(**eu)), "residency")
+    assert finding.speaks == "against"
+    assert "openai" in finding.text
+    own = managed(**eu, provider={"base_url": "http://127.0.0.1:1/v1"})
+    assert found(case_of(own), "residency").speaks == "neutral"
+    assert parameters_of(managed().backend) is None
+
+
 def test_memory_by_method() -> None:
     """7B parameters: 112 GB with all weights, 14 GB in bf16, 3.6 GB in 4 bits; fp32 on CPU is twice bf16."""
     on_gpu, on_cpu = (case_of(machine=machine, parameters=BIG) for machine in (GPU, CPU))

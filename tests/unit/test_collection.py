@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prooftune.errors import JobFailed
-from prooftune.providers.collection import ManagedModel, collect, training_log
+from prooftune.providers.collection import ManagedModel, collect, job_seconds, training_log
 from prooftune.providers.ledger import Entry
 from prooftune.providers.tuning import Capability, Event, Job
 
@@ -106,6 +106,8 @@ def test_what_is_left_in_the_stage_s_folder(tmp_path: Path) -> None:
     assert [one["id"] for one in told["events"]] == [one.id for one in EVENTS]
     assert [one["id"] for one in told["checkpoints"]] == ["checkpoint-1"]
     assert told["job"]["status"] == "succeeded"
+    assert [step["what"] for step in told["history"]] == ["created"]
+    assert {"at", "what"} == set(told["history"][0]), "who did it stays in the ledger"
     assert (tmp_path / "result" / "metrics.csv").is_file()
     json.dumps(figures, allow_nan=False)
 
@@ -126,6 +128,7 @@ def test_figures_follow_from_the_log(tmp_path: Path) -> None:
         "tuned_model": "tuned-1",
         "trained_tokens": 600,
         "billed_usd": None,
+        "job_seconds": None,
         "checkpoints": 1,
         "result_files": ["metrics.csv"],
         "examples": 40,
@@ -140,11 +143,24 @@ def test_a_provider_that_tells_nothing_leaves_no_figures(tmp_path: Path) -> None
     assert (tmp_path / "log.jsonl").read_text() == ""
 
 
+def test_a_job_took_from_its_making_to_its_last_event() -> None:
+    """With time zones or without; a provider that tells fewer than two times leaves it open."""
+    at = [datetime(2026, 11, 26, 18, minute, tzinfo=UTC) for minute in (0, 3, 10)]
+    made, told = SUCCEEDED.model_copy(update={"created_at": at[0]}), SUCCEEDED.model_copy(update={"created_at": None})
+    events = [event(n).model_copy(update={"at": time}) for n, time in enumerate(at[1:])]
+    assert job_seconds(made, events) == 600
+    assert job_seconds(told, events) == 420
+    assert job_seconds(told, [one.model_copy(update={"at": at[1].replace(tzinfo=None)}) for one in events]) is None
+    assert job_seconds(made, [event(1)]) is None
+    assert job_seconds(told, []) is None
+
+
 def test_collecting_again_gives_the_same(tmp_path: Path) -> None:
     """A stage that was killed in the middle begins anew in the same folder."""
-    first = collected(MemoryTuner(told=EVENTS), tmp_path)
+    entry = ended(SUCCEEDED)
+    first = collect(MemoryTuner(told=EVENTS), entry, CAPABILITY, 40, tmp_path)
     files = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert collected(MemoryTuner(told=EVENTS), tmp_path) == first
+    assert collect(MemoryTuner(told=EVENTS), entry, CAPABILITY, 40, tmp_path) == first
     assert {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
 
 

@@ -165,7 +165,49 @@ def test_a_plan_names_the_stages_that_run() -> None:
 
     sources = "".join(path.read_text() for path in (Path(__file__).parents[2] / "tasks").glob("*.py"))
     names = re.findall(r'@task\(\*\*\(?policy\("([a-z_-]+)"', sources)
-    assert set(STAGES) == set(names) - {"fingerprint", "fingerprint_files", "find_champion"}
+    assert set(STAGES) == set(names) - {"fingerprint", "fingerprint_files", "find_champion", "compare"}
+
+
+MANAGED = ["backend.provider=openai", "backend.model=gpt-4.1-mini", "learning_curve.shares=[]"]
+
+
+def test_a_plan_of_a_managed_run_is_about_money(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key: billed tokens, the estimate's lines that add up, limits, and the provider's stages with no seconds made up."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    answer = estimate(toy / "spec.yaml", MANAGED)
+    found = answer["estimate"]
+    assert answer["tokens"]["exact"]
+    assert answer["training"]["tokens"] == found["training_tokens"] == 3 * answer["tokens"]["train"]["total"]
+    assert answer["cost_usd"] == found["usd"] == pytest.approx(sum(line["usd"] for line in found["lines"]), abs=1e-6)
+    assert (answer["limits"]["allowed"], answer["limits"]["needs_approval"]) == (True, False)
+    seconds = {stage["name"]: stage["seconds"] for stage in answer["stages"]}
+    names = list(seconds)
+    assert names[:2] == ["probe", "ingest"]
+    assert names.index("estimate") < names.index("hold") < names.index("submit") < names.index("wait") < names.index("settle")
+    assert not {"approval", "model", "learn", "learning_curve"} & set(names)
+    assert (seconds["wait"], seconds["submit"], answer["seconds"], answer["machine"]) == (None, None, None, None)
+
+
+def test_a_plan_says_which_limits_a_managed_run_would_meet(toy: Path) -> None:
+    """Above both it would be refused, and a person would be asked."""
+    answer = estimate(toy / "spec.yaml", [*MANAGED, "budget.max_usd=0", "budget.approve_above_usd=0"])
+    assert (answer["limits"]["allowed"], answer["limits"]["needs_approval"]) == (False, True)
+    assert "approval" in [stage["name"] for stage in answer["stages"]]
+
+
+def test_a_plan_refuses_where_data_may_not_go(toy: Path) -> None:
+    """As the run would, before anything is sent."""
+    with pytest.raises(SpecError, match="may not go to openai"):
+        estimate(toy / "spec.yaml", [*MANAGED, "data.residency=eu"])
+
+
+def test_a_plan_downloads_no_tokenizer(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not here is done without, and the estimate is from above and says so."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    together = ["backend.provider=together", "backend.model=Qwen/Qwen3.5-9B", "learning_curve.shares=[]"]
+    answer = estimate(toy / "spec.yaml", [*together, "provider.tokenizer=nobody/nothing-here"])
+    assert not answer["tokens"]["exact"]
+    assert any("provider.tokenizer" in warning for warning in answer["estimate"]["warnings"])
 
 
 def test_a_plan_without_the_model_says_what_it_does_not_know(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

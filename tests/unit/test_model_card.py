@@ -12,6 +12,7 @@ from prooftune.report.view import RunView
 from prooftune.report.wording import headline, name_of
 from prooftune.types import Verdict
 from tests.fixtures_evidence import make_full_view
+from tests.fixtures_managed import BASES, make_managed_view
 from tests.fixtures_report import HOSTILE, TICKETS, make_empty_view, make_view
 
 VERDICTS = get_args(Verdict)
@@ -113,6 +114,24 @@ def test_full_training_is_no_adapter() -> None:
     metadata = front_matter(card)
     assert (metadata["base_model"], metadata["library_name"], metadata["base_model_relation"]) == ("owner/name", "transformers", "finetune")
     assert "PeftModel" not in card
+
+
+@pytest.mark.parametrize("provider", ["openai", "together"])
+def test_a_managed_model_is_no_adapter(provider: str) -> None:
+    """No library loads it; only an open base model is one of the hub's; the card says where the weights are and how to ask."""
+    card = model_card(make_managed_view(provider))
+    metadata = front_matter(card)
+    assert metadata["tags"] == ["prooftune", "managed", provider, "supervised", "promote"]
+    assert "library_name" not in metadata
+    known = {"base_model": BASES["together"], "base_model_relation": "finetune"} if provider == "together" else {}
+    assert {name: metadata[name] for name in metadata if name.startswith("base_model")} == known
+    assert "model-index" in metadata
+    use = card[card.index("## How to use") :]
+    assert "from openai import OpenAI" in use
+    assert ("Its weights can be downloaded." if provider == "together" else "Its weights stay at OpenAI") in use
+    for words in ("peft", "PeftModel", "transformers import", "With the files of this run", "chosen checkpoint", "rank", "one machine"):
+        assert words not in card
+    assert "trained and serves the model on hardware of its own." in card
 
 
 def test_hostile_text_does_nothing_in_markdown() -> None:

@@ -34,7 +34,7 @@ def spec_of(**blocks: Any) -> RunSpec:
 class CopyingTuner(MemoryTuner):
     """A provider whose form of rows is ours, with the system message in front."""
 
-    def write_rows(self, examples: Path, system: str, objective: Any, out: Path) -> None:
+    def write_rows(self, examples: Path, system: str, objective: Any, out: Path, model: str | None = None) -> None:
         out.write_text(system + examples.read_text())
 
 

@@ -12,6 +12,7 @@ from prooftune.report.technical_file import technical_file
 from prooftune.report.wording import headline
 from prooftune.types import Verdict
 from tests.fixtures_evidence import make_full_view
+from tests.fixtures_managed import make_managed_view
 from tests.fixtures_report import HOSTILE, TICKETS, make_empty_view, make_view
 
 ANNEX_IV = (
@@ -84,6 +85,19 @@ def test_a_run_without_a_candidate_says_so() -> None:
     assert len(sections(text)) == 9
     assert "The run trained no model." in text
     assert "stopped before any contestant" in text
+
+
+def test_a_managed_run_names_provider_job_and_place() -> None:
+    """Where the model is, what was sent where, the job, who agreed to the estimate; nothing of adapters or cut examples."""
+    text = technical_file(make_managed_view())
+    found = list(sections(text).values())
+    assert "The tuned model answers at OpenAI. Its weights stay at OpenAI" in found[0]
+    assert "OpenAI trained by a procedure of its own" in found[1]
+    assert "- run key: prooftune-026c2a62eab6b7b758f86401\n" in found[1]
+    assert "approved by ada" in found[1]
+    assert "were sent to OpenAI (https://api.example/v1)" in found[1]
+    for words in ("adapter", "load the model", "were cut at", "negative log-likelihood"):
+        assert words not in text[: text.index("## Appendix")]
 
 
 def test_hostile_text_does_nothing_and_examples_stay_out() -> None:

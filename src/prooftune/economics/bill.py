@@ -85,9 +85,7 @@ def estimated_by_part(lines: Iterable[Line]) -> dict[Part, float]:
     return found
 
 
-def bill_of(
-    spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput], store: ObjectStore, failed: Job | None = None
-) -> Bill:
+def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput], store: ObjectStore, failed: Job | None = None) -> Bill:
     """Return the bill of a run from what its stages handed on.
 
     Args:

@@ -84,7 +84,7 @@ class FireworksTuner:
             return Capability(tunable=False, why=f"Fireworks knows no model {model}")
         return capability_of(found, objective)
 
-    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path) -> None:
+    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path, model: str | None = None) -> None:
         """Write examples as Fireworks' rows."""
         rows.write_rows(examples, system, objective, out)
 

@@ -18,7 +18,7 @@ class Hosted(Frozen):
 
 def note_hosting(kept: Path, deployment: str, hours: float) -> None:
     """Append what a deployment ran to the file that belongs to the kept answers ``kept``: a killed stage's deployments count as well."""
-    row = Hosted(deployment=deployment, hours=hours)
+    row = Hosted(deployment=deployment, hours=round(hours, 6))
     with hosting_file(kept).open("ab") as file:
         file.write(row.model_dump_json().encode() + b"\n")
 

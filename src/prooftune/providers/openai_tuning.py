@@ -107,7 +107,7 @@ class OpenAITuner:
             "batch_size_max": openai_rows.BATCH_MAX,
         }
 
-    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path) -> None:
+    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path, model: str | None = None) -> None:
         """Write our examples in OpenAI's form, one line an example, in their order."""
         openai_rows.write_rows(examples, system, objective, out, self.rules)
 

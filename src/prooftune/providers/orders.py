@@ -17,7 +17,7 @@ def write_rows(tuner: Tuner, spec: RunSpec, splits: Mapping[str, Path], folder: 
     folder.mkdir(parents=True, exist_ok=True)
     rows = {name: folder / f"{name}.jsonl" for name in splits}
     for name, path in splits.items():
-        tuner.write_rows(path, spec.task.system, spec.backend.objective, rows[name])
+        tuner.write_rows(path, spec.task.system, spec.backend.objective, rows[name], spec.backend.model)
     validation = rows.get("validation")
     return Rows(rows["train"], validation if validation is not None and validation.stat().st_size else None)
 

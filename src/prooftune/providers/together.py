@@ -93,7 +93,7 @@ class TogetherTuner:
             },
         )
 
-    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path) -> None:
+    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path, model: str | None = None) -> None:
         """Write examples as Together's rows."""
         rows.write_rows(examples, system, objective, out)
 

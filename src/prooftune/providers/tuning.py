@@ -150,8 +150,11 @@ class Tuner(Protocol):
     def probe(self, model: str, objective: Objective) -> Capability:
         """Ask whether this account may tune the model, and until when. Spends nothing."""
 
-    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path) -> None:
-        """Write our examples (``Example`` lines) in the provider's form, one line an example, in their order."""
+    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path, model: str | None = None) -> None:
+        """Write our examples (``Example`` lines) in the provider's form, one line an example, in their order.
+
+        ``model`` is the base model, where the form depends on it.
+        """
 
     def check_rows(self, path: Path, order: Order, role: Literal["train", "validation"]) -> list[Problem]:
         """Return what the provider would refuse in rows of its own form, each with ``FILE:LINE``, and nothing where all is well."""

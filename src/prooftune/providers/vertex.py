@@ -75,7 +75,7 @@ class VertexTuner:
             **dates,
         )
 
-    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path) -> None:
+    def write_rows(self, examples: Path, system: str, objective: Objective, out: Path, model: str | None = None) -> None:
         """Write our examples in Gemini's form, one line an example, in their order."""
         vertex_rows.write_rows(examples, system, objective, out)
 

@@ -11,7 +11,7 @@ from prooftune.report.view import RunView
 DEPLOYMENT: Final = "THE NAME OF YOUR DEPLOYMENT"
 NEEDS: Final = {
     "azure": "Azure OpenAI answers from a deployment of the tuned model, which is paid for by the hour until it is deleted.",
-    "bedrock": "Amazon Bedrock answers from a deployment of the tuned model, and bills the model's place by the month.",
+    "bedrock": "Amazon Bedrock answers from a deployment of the tuned model, paid for by the token or the hour as its family allows.",
     "together": "Together answers from an endpoint of the tuned model on hardware of its own, which is paid for by the minute.",
     "fireworks": "Fireworks answers from a deployment of the base model with the adapter loaded, which is paid for by GPU time.",
 }

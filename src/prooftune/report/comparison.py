@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import Final
 
 from markupsafe import Markup
 
@@ -11,7 +12,8 @@ from prooftune.report.html import environment
 from prooftune.report.tables import Cell, Table
 from prooftune.report.wording import duration, name_of, p_value, points, usd
 
-COLUMNS = (
+MEASURES: Final = (
+    "verdict",
     "quality",
     "to the reference",
     "own best baseline",
@@ -33,21 +35,26 @@ def render_comparison(found: BackendComparison) -> str:
 
 
 def comparison_table(found: BackendComparison) -> Table:
-    """Return a row a backend, the reference marked."""
-    rows = tuple((_name(one, found), tuple(_cells(one, found))) for one in found.contenders)
-    return Table(COLUMNS, rows)
+    """Return a column a backend, in their order, and a row a measure: there are more measures than backends, and a phone is narrow."""
+    columns = [_cells(one) for one in found.contenders]
+    rows = tuple((measure, tuple(cells[at] for cells in columns)) for at, measure in enumerate(MEASURES))
+    return Table(tuple(one.backend for one in found.contenders), rows, tuple(_note(one, found) for one in found.contenders))
 
 
-def _name(one: Contender, found: BackendComparison) -> str:
-    return f"{one.backend} (reference)" if one.backend == found.reference else one.backend
+def _note(one: Contender, found: BackendComparison) -> str:
+    """Return the base model's own name; the whole one stands beside the verdict."""
+    name = one.model.rstrip("/").rpartition("/")[2]
+    return f"{name}, reference" if one.backend == found.reference else name
 
 
-def _cells(one: Contender, found: BackendComparison) -> list[Cell]:
+def _cells(one: Contender) -> list[Cell]:
+    verdict = Cell(one.verdict.replace("_", " "))
     if one.value is None or one.ci_low is None or one.ci_high is None:
-        return [Cell("–", one.verdict.replace("_", " ")), *(Cell("–") for _ in COLUMNS[1:])]
+        return [verdict, *(Cell("–") for _ in MEASURES[1:])]
     baseline = Cell("–") if one.baseline_value is None else Cell(f"{one.baseline_value:.3f}", name_of(one.baseline or ""))
     return [
-        Cell(f"{one.value:.3f}", f"{one.ci_low:.3f} to {one.ci_high:.3f}", f"n = {one.n}"),
+        verdict,
+        Cell(f"{one.value:.3f}", f"{one.ci_low:.3f} to {one.ci_high:.3f}", f"n = {one.n:,}"),
         _difference(one),
         baseline,
         _usd(one.training_usd),

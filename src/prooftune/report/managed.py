@@ -106,6 +106,8 @@ def bill_sentence(view: RunView) -> str:
         return f"The run was estimated to cost {usd(estimate.usd)}."
     if bill.error is None:
         apart = "nothing was billed"
+    elif bill.error >= 1:
+        apart = f"the estimate was {bill.error + 1:.3g} times the bill"
     else:
         apart = f"the estimate was {100 * abs(bill.error):.1f} % {'above' if bill.error >= 0 else 'below'} the bill"
     text = f"The run was billed {usd(bill.usd)} and estimated at {usd(bill.estimated_usd)}: {apart}."

@@ -18,6 +18,9 @@ from prooftune.report.view import RunView
 
 __all__ = ["DEMO_HUB_ID", "model_card"]
 
+TRAINERS = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "tokenizers", "safetensors")
+"""Libraries that train and run models on this machine: a managed model was made with none of them."""
+
 
 def model_card(view: RunView) -> str:
     """Return the card as Markdown with Hugging Face's metadata on top; it holds no path of this machine and no example.
@@ -45,6 +48,7 @@ def model_card(view: RunView) -> str:
             provider=managed.provider_name(view),
             whereabouts=managed.whereabouts(view),
             needs=deployment_note(view),
+            versions={name: version for name, version in view.versions.items() if not (view.spec.backend.managed and name in TRAINERS)},
         )
     )
 
@@ -69,7 +73,7 @@ def metadata(view: RunView) -> str:
     return str(data.to_yaml())
 
 
-def _kind(view: RunView) -> dict[str, str]:
+def _kind(view: RunView) -> dict[str, Any]:
     """Return base model and library. A provider's own model is none of the hub's, and no library loads a model that stays there."""
     backend = view.spec.backend
     if not backend.managed:
@@ -77,7 +81,7 @@ def _kind(view: RunView) -> dict[str, str]:
     return {"base_model": backend.model} if _on_hub(view) else {}
 
 
-def _relation(view: RunView) -> dict[str, str]:
+def _relation(view: RunView) -> dict[str, Any]:
     if view.spec.backend.managed:
         return {"base_model_relation": "finetune"} if _on_hub(view) else {}
     return {"base_model_relation": "finetune" if view.spec.backend.method.kind == "full" else "adapter"}

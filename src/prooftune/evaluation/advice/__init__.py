@@ -65,6 +65,8 @@ def weigh(case: Case) -> tuple[Advice, Decision | None]:
 
 def parameters_of(backend: Backend) -> int | None:
     """Return how many parameters the base model has; None where it is not on this machine. Nothing is downloaded."""
+    if backend.managed:
+        return None
     if backend.model == DEMO_MODEL:
         return DEMO_SIZE.parameters
     folder = Path(backend.model).expanduser()

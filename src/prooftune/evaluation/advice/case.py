@@ -9,7 +9,10 @@ from typing import Any
 from prooftune.economics import break_even
 from prooftune.economics.estimate import DEMO_SIZE
 from prooftune.economics.machine import Machine, machine_hour
+from prooftune.economics.managed import BILLS_VALIDATION, billed_usd, training_meter
+from prooftune.economics.offers import offer_of
 from prooftune.economics.prices import PriceList
+from prooftune.errors import SpecError
 from prooftune.evaluation.metrics import definition_of
 from prooftune.spec import RunSpec
 from prooftune.types import Evaluation
@@ -74,11 +77,26 @@ class Case:
     @property
     def trained_tokens(self) -> float:
         """Tokens that training would read, over all epochs."""
-        return float(self.tokens.get("train", {}).get("total", 0) * self.spec.backend.method.epochs)
+        managed = self.spec.backend.managed
+        epochs = self.spec.provider.hyperparameters.epochs if managed else self.spec.backend.method.epochs
+        return float(self.tokens.get("train", {}).get("total", 0) * epochs)
+
+    @property
+    def managed_usd(self) -> float | None:
+        """What training would cost at the spec's provider, by the tokens that were counted; None = the price list does not say."""
+        backend, tokens = self.spec.backend, self.trained_tokens
+        if backend.provider in BILLS_VALIDATION:
+            tokens += self.tokens.get("validation", {}).get("total", 0) * self.spec.provider.hyperparameters.epochs
+        try:
+            return billed_usd(offer_of(backend.provider, backend.model, self.prices), round(tokens), self.prices, training_meter(self.spec))
+        except SpecError:
+            return None
 
     @property
     def training_hours(self) -> float | None:
         """Hours that training would take here: by the speed at which the baselines ran, else by a measured CPU run; None = not known."""
+        if self.spec.backend.managed:
+            return None
         speeds = [speed for one in self._local if (speed := _tokens_per_second(one, self._asked(one))) is not None]
         if speeds:
             return float(self.trained_tokens * FORWARD_PASSES / min(speeds) / 3600)

@@ -12,7 +12,7 @@ power              the holdout could not show even the gain from the best baseli
 lacks              the prompted model lacks facts or reasoning, not behaviour
 stability          right answers change more often than every ``RETRAIN_DAYS``
 volume             tuning is not paid back within a year even if the tuned model reached ``task.target``, better answers included
-residency          the spec sends answers to a provider that no source says can be confined to the region
+residency          the spec sends data to a provider that no source says can be confined to the region
 =================  ==============================================================================================================
 """
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from prooftune.economics.break_even import YEAR
-from prooftune.economics.policy import leaving
+from prooftune.economics.policy import leaving, violations
 from prooftune.evaluation.advice.case import Case
 from prooftune.evidence import AdviceFinding
 
@@ -156,6 +156,8 @@ def volume(case: Case) -> Iterator[AdviceFinding]:
     figure, plan = f"{requests:,} requests a month", case.plan()
     if plan is None:
         text = "What a request saves is known once a baseline has run on this machine."
+        if case.spec.backend.managed:
+            text = "What a request saves is known once the tuned model has answered: then the costs of the run say it."
         yield AdviceFinding(topic="volume", figure=figure, text=text, speaks="neutral")
         return
     estimate = f"tuning costs about {plan.tuning_usd:.2g} USD and saves at most {plan.saving_usd_per_request:.2g} USD a request"
@@ -180,12 +182,26 @@ def residency(case: Case) -> Iterator[AdviceFinding]:
     if (region := case.spec.data.residency) is None:
         return
     allowed = case.prices.confined_to(region)
-    if names := leaving(case.spec, case.prices):
+    if case.spec.backend.managed:
+        yield _residency_at_provider(case, region)
+    elif names := leaving(case.spec, case.prices):
         text = f"The spec sends data to {' and '.join(names)}, which no source of the price list says can be confined to {region}."
         yield AdviceFinding(topic="residency", figure=f"data.residency: {region}", text=text, speaks="against")
     else:
         text = f"Training here keeps data here; of the managed providers, {', '.join(allowed) or 'none'} can be confined to {region}."
         yield AdviceFinding(topic="residency", figure=f"data.residency: {region}", text=text, speaks="neutral")
+
+
+def _residency_at_provider(case: Case, region: str) -> AdviceFinding:
+    """Return whether the provider that tunes keeps data in the region; that judge and larger model do as well was checked before."""
+    figure, provider = f"data.residency: {region}", case.spec.backend.provider
+    names = leaving(case.spec, case.prices)
+    problems = [problem for problem in violations(case.spec, case.prices, {}) if problem.code == "residency"]
+    if names or problems:
+        why = problems[0].reason if problems else f"{' and '.join(names)} cannot be confined to {region}, as far as a source says"
+        return AdviceFinding(topic="residency", figure=figure, text=f"{why[0].upper()}{why[1:].rstrip('.')}.", speaks="against")
+    text = f"Training at {provider} keeps data there, as a source says, or at an address of yours that you vouch for."
+    return AdviceFinding(topic="residency", figure=figure, text=text, speaks="neutral")
 
 
 def regulated(case: Case) -> Iterator[AdviceFinding]:

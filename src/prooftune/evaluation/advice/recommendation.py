@@ -12,6 +12,7 @@ it lacks reasoning                                                              
 fewer than 50 training examples                                                 ``few_shot``
 contradictions keep even a perfect model from ``task.target``                   ``collect_data``
 tuning, better answers included, is not paid back within a year                 what the best rung is
+the spec's backend is a managed provider                                        ``managed``
 training would take longer than a day of CPU                                    ``managed``, where a provider may be used
 at least 100,000 examples, and all weights fit into memory                      ``full``
 the base model fits into memory                                                 ``lora``
@@ -83,6 +84,8 @@ def _without_training(case: Case, decision: Decision | None) -> Choice | None:
 
 def _method(case: Case) -> Choice:
     """Return how to train."""
+    if case.spec.backend.managed:
+        return "managed", _at_provider(case)
     if case.parameters is None:
         kind = case.spec.backend.method.kind
         return kind, f"Training can pay; the size of {case.spec.backend.model} is not known here, so the spec's method stands."
@@ -104,6 +107,17 @@ def _method(case: Case) -> Choice:
     if managed:
         return "managed", f"{size} need {needed:.0f} GB even in 4 bits; this machine has {memory:.0f} GB."
     return "qlora", f"{size} need {needed:.0f} GB even in 4 bits, on a larger machine: no provider may be used."
+
+
+def _at_provider(case: Case) -> str:
+    """Return what training at the spec's provider would cost, as far as the price list says."""
+    backend, usd = case.spec.backend, case.managed_usd
+    epochs = case.spec.provider.hyperparameters.epochs
+    does = f"Training can pay, and {backend.provider} tunes {backend.model}"
+    many = f"{case.trained_tokens:,.0f} tokens in {epochs} epoch{'s' if epochs > 1 else ''}"
+    if usd is None:
+        return f"{does}: {many}, for which the price list has no price."
+    return f"{does}: {many} cost about {usd:.2g} USD, before evaluation and hosting."
 
 
 def _size(parameters: float) -> str:

@@ -1,0 +1,165 @@
+"""Tests of a run's bill: each part by who can tell it, and what nobody can tell named."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_ledger import FAILED, intent_of, order_of
+from prefect.logging import disable_run_logger
+
+from prooftune.economics import spending
+from prooftune.economics.bill import Bill, bill_of
+from prooftune.economics.managed import Estimate, Line
+from prooftune.economics.prices import load_prices
+from prooftune.evaluation.answers.api_answerer import KeptAnswer
+from prooftune.providers.chat import ChatAnswer
+from prooftune.providers.hosting import Hosted, hosting_file, note_hosting
+from prooftune.providers.ledger import Ledger
+from prooftune.providers.tuning import Job
+from prooftune.spec import Store, parse_spec
+from prooftune.storage.local import LocalStore
+from prooftune.types import StageOutput
+from tasks.spending import settle_failed
+from tests.fixtures_managed import line
+
+PRICES = load_prices(None, date(2026, 11, 22))
+OFFER = "openai/gpt-4.1-mini"
+HOUR = line("hosting, for the evaluation", 2, "hour", 1.7)
+
+
+SPEC = parse_spec({"name": "triage", "data": {"source": "x"}, "backend": {"provider": "openai", "model": "gpt-4.1-mini"}})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """An empty store."""
+    return LocalStore(tmp_path / "store")
+
+
+def output(store: LocalStore, stage: str, folder: Path, figures: dict[str, Any]) -> StageOutput:
+    """Hand on what is in a folder, as a stage does."""
+    refs = {path.name: store.upload(path, f"stages/{stage}/{path.name}") for path in sorted(folder.iterdir())}
+    return StageOutput(stage=stage, key=stage, artifacts=refs, figures=figures, seconds=1.0)
+
+
+def estimated(*lines: Line) -> StageOutput:
+    """Return the stage that estimated."""
+    found = Estimate(offer=OFFER, training_tokens=1000, exact=True, lines=lines, usd=sum(one.usd for one in lines))
+    return StageOutput(stage="estimate", key="estimate", artifacts={}, figures=found.model_dump(mode="json"), seconds=1.0)
+
+
+def trained(tokens: int | None = 1000, usd: float | None = None) -> StageOutput:
+    """Return the stage that collected a job."""
+    return StageOutput(stage="train", key="train", artifacts={}, figures={"trained_tokens": tokens, "billed_usd": usd}, seconds=0.1)
+
+
+def kept(*answers: tuple[int, int], batched: bool = False) -> str:
+    """Return lines of kept answers with these tokens read and written."""
+    rows = [
+        KeptAnswer(
+            asked=str(n),
+            answer=ChatAnswer(text="x", prompt_tokens=read, answer_tokens=written, finished=True, latency_s=None if batched else 1),
+        )
+        for n, (read, written) in enumerate(answers)
+    ]
+    return "".join(row.model_dump_json() + "\n" for row in rows)
+
+
+def billed(store: LocalStore, *outputs: StageOutput, failed: Job | None = None) -> Bill:
+    """Return the bill."""
+    return bill_of(SPEC, PRICES, {one.stage: one for one in outputs}, store, failed)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "usd", "cost", "told_by"),
+    [(1_000_000, None, 5.0, OFFER), (1_000_000, 4.5, 4.5, "the provider"), (None, 4.5, 4.5, "the provider"), (None, None, 0.0, None)],
+)
+def test_training_is_what_the_provider_says(
+    store: LocalStore, tokens: int | None, usd: float | None, cost: float, told_by: str | None
+) -> None:
+    """Its USD, else its tokens by the price list; where it says neither, the bill says so."""
+    bill = billed(store, estimated(line("training", 1000, "tokens", 5e-6)), trained(tokens, usd))
+    assert (bill.usd, bill.of("training")) == (pytest.approx(cost), pytest.approx(cost))
+    assert [one.told_by for one in bill.lines] == ([told_by] if told_by else [])
+    assert bool(bill.left_out) == (told_by is None)
+    assert bill.training_tokens_billed == tokens
+
+
+def test_answers_cost_their_tokens(store: LocalStore, tmp_path: Path) -> None:
+    """By hand: base tokens at 0.40 and 1.60 a million, tuned ones at 0.80 and 3.20, half of it through a batch."""
+    for stage, name, text in [
+        ("baselines", "base_model", kept((1_000_000, 0), (0, 1_000_000))),
+        ("evaluate", "candidate", kept((1_000_000, 1_000_000), batched=True)),
+        ("forgetting", "general.candidate", kept((1_000_000, 0))),
+    ]:
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / f"{name}.answers.jsonl").write_text(text)
+    stages = [output(store, stage, tmp_path / stage, {}) for stage in ("baselines", "evaluate", "forgetting")]
+    bill = billed(store, estimated(line("training", 1000, "tokens", 5e-6)), *stages)
+    assert bill.of("base model") == pytest.approx(0.4 + 1.6)
+    assert bill.of("tuned model") == pytest.approx((0.8 + 3.2) / 2 + 0.8)
+    assert [one.what for one in bill.lines][-1] == "forgetting: answers of candidate"
+
+
+def test_a_deployment_costs_the_hours_that_it_ran(store: LocalStore, tmp_path: Path) -> None:
+    """Each time it was up, a killed stage's too, at the estimate's price of an hour; where nothing was noted, the bill says so."""
+    (tmp_path / "evaluate").mkdir()
+    answers = tmp_path / "evaluate" / "candidate.answers.jsonl"
+    answers.write_text("")
+    silent = output(store, "evaluate", tmp_path / "evaluate", {})
+    bill = billed(store, estimated(HOUR), trained(0, 0.0), silent)
+    assert bill.left_out == ("hosting: how long the deployment ran was not written down",)
+    for hours in (0.5, 0.25):
+        note_hosting(answers, "prooftune-1", hours)
+    assert hosting_file(answers).read_text().count("\n") == 2
+    assert Hosted.model_validate_json(hosting_file(answers).read_text().splitlines()[0]) == Hosted(deployment="prooftune-1", hours=0.5)
+    noted = output(store, "evaluate", tmp_path / "evaluate", {})
+    bill = billed(store, estimated(HOUR), trained(0, 0.0), noted)
+    assert bill.of("hosting") == pytest.approx(0.75 * 1.7)
+    assert bill.left_out == ()
+
+
+def test_a_place_by_the_month_is_paid_once_there_is_a_model(store: LocalStore) -> None:
+    """A month that has begun costs all of it, and nothing where nothing was trained."""
+    month = estimated(line("hosting, first month", 1, "month", 1.95))
+    assert billed(store, month, trained(0, 0.0)).of("hosting") == 1.95
+    assert billed(store, month).usd == 0
+
+
+@pytest.mark.parametrize(("cost", "left_out"), [(0.03, 0), (None, 1)])
+def test_the_judge_brings_its_own_bill(store: LocalStore, cost: float | None, left_out: int) -> None:
+    """One without a price is named."""
+    figures = {"judge": "openai gpt-5.4", "cost_usd": cost, "prompt_tokens": 900, "answer_tokens": 100}
+    judged = StageOutput(stage="judge", key="judge", artifacts={}, figures=figures, seconds=1.0)
+    bill = billed(store, estimated(line("judge, read", 1000, "tokens", 1e-5)), judged)
+    assert (bill.of("judge"), len(bill.left_out)) == (cost or 0, left_out)
+    assert bill.error == (None if cost is None else pytest.approx(0.01 / 0.03 - 1))
+
+
+def test_a_failed_job_costs_what_it_told(store: LocalStore) -> None:
+    """Its USD, else its tokens, else nothing that anybody knows."""
+    estimate = estimated(line("training", 1000, "tokens", 5e-6))
+    job = Job(id="job-1", status="failed", told="failed", billed_usd=0.2)
+    assert billed(store, estimate, failed=job).usd == 0.2
+    assert billed(store, estimate, failed=job.model_copy(update={"billed_usd": None, "billed_tokens": 200_000})).usd == pytest.approx(1.0)
+    assert billed(store, estimate, failed=job.model_copy(update={"billed_usd": None})).usd == 0
+
+
+def test_a_failed_job_leaves_nothing_held(store: LocalStore) -> None:
+    """What it cost is billed under its own key, however often it is settled; the run holds nothing, and may hold anew."""
+    estimate = estimated(line("training", 1000, "tokens", 5e-6))
+    ledger = Ledger(store)
+    entry = ledger.open(intent_of(order_of()))
+    ledger.found(entry.key, FAILED.model_copy(update={"billed_tokens": 200_000}), "created")
+    spec = SPEC.model_copy(update={"store": Store(uri=str(store.uri))})
+    spending.hold(store, "default", "triage-1", 0.5, 500)
+    with disable_run_logger():
+        for _ in range(2):
+            settle_failed(spec, "triage-1", entry.key, (estimate,))
+    assert spending.find(store, "default", "triage-1") is None
+    month = spending.spent(store, "default")
+    assert (month.held_usd, month.billed_usd) == (0, pytest.approx(1.0))
+    assert spending.hold(store, "default", "triage-1", 0.5, 500).billed_usd is None
