@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flows.cli_options import SPEC, by_option, endpoint_option, reason_option, set_option, store_option, waits
+from flows.cli_options import SPEC, endpoint_option, reason_option, set_option, store_option, waits
 from flows.endings import Listed, answers
 
 
@@ -100,7 +100,7 @@ def sweep(remove: bool, store: str, endpoint_url: str | None) -> dict[str, Any]:
 @answers("jobs_screens.resumed", resumes=True)
 def resume(store: str, endpoint_url: str | None) -> dict[str, Any]:
     """Go on with runs whose job has ended meanwhile."""
-    from flows.resume import resume_waiting
+    from flows.running import resume_waiting
 
     return resume_waiting(store, endpoint_url)
 
@@ -109,7 +109,7 @@ def resume(store: str, endpoint_url: str | None) -> dict[str, Any]:
 @click.argument("run_id", metavar="RUN", required=False)
 @click.option("--no", "reject", is_flag=True, help="Reject the estimate: the run ends in do_not_fine_tune.")
 @click.option("--reason", default="", help="Why, for those who read the record.")
-@by_option
+@click.option("--by", default=None, metavar="NAME", help="Who decides; default: you, as this machine knows you.")
 @store_option
 @endpoint_option
 @answers("jobs_screens.approval")

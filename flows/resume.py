@@ -13,7 +13,7 @@ from prooftune.providers.submission import look
 from prooftune.providers.tuning import open_tuner
 from prooftune.providers.waiting import read_waiting, went_on
 from prooftune.results import result_json
-from prooftune.spec import Store, store_at
+from prooftune.spec import Store
 from prooftune.storage.objects import open_store
 from prooftune.types import RunWaiting
 
@@ -40,16 +40,3 @@ def go_on(store: Store) -> list[dict[str, Any]]:
             row["trouble"] = str(error)
         told.append(row)
     return told
-
-
-def resume_waiting(store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Run ``go_on`` in this process and return what became of each run that waited."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.live import live_progress
-    from flows.running import prepare_environment, server_address
-
-    store = store_at(store_uri, endpoint_url)
-    prepare_environment(fresh=False)
-    with temporary_settings({PREFECT_API_URL: server_address()["api"]}), live_progress():
-        return {"store": open_store(store).uri, "runs": go_on(store)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from prooftune.errors import EnvironmentLacks, SpecError
 from prooftune.results import result_json
-from prooftune.spec import load_spec
+from prooftune.spec import load_spec, store_at
 
 
 def run_spec(path: Path, overrides: Sequence[str] = (), *, fresh: bool = False) -> dict[str, Any]:
@@ -66,6 +66,21 @@ def compare_spec(path: Path, backends: tuple[str, ...], overrides: Sequence[str]
         return result_json(result)
     page = address_of(open_store(spec.store).uri, result.artifacts["comparison.html"].key)
     return {**result.figures, "page": page, "waiting": None}
+
+
+def resume_waiting(store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Go on, in this process, with the runs whose job has ended; return what became of each run that waited."""
+    store = store_at(store_uri, endpoint_url)
+    prepare_environment(fresh=False)
+    api = server_address()["api"]
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.live import live_progress
+    from flows.resume import go_on
+    from prooftune.storage.objects import open_store
+
+    with temporary_settings({PREFECT_API_URL: api}), live_progress():
+        return {"store": open_store(store).uri, "runs": go_on(store)}
 
 
 def server_address() -> dict[str, Any]:
