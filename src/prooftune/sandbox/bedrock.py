@@ -16,13 +16,13 @@ from prooftune.sandbox import bedrock_s3
 from prooftune.sandbox.bedrock_batches import Batches
 from prooftune.sandbox.bedrock_jobs import Jobs, invalid, region_of
 from prooftune.sandbox.bedrock_models import MODELS, list_models
-from prooftune.sandbox.bedrock_rows import Unfit, count_tokens, prompt_of
+from prooftune.sandbox.bedrock_rows import Unfit, prompt_of
 from prooftune.sandbox.bedrock_s3 import Storage
 from prooftune.sandbox.bedrock_serving import Serving
 from prooftune.sandbox.faults import Fault
 from prooftune.sandbox.http import Api, Refused, Reply, Request, Route
 from prooftune.sandbox.models import Brain
-from prooftune.sandbox.work import Tuning, Works
+from prooftune.sandbox.work import Tuning, Works, tokens_of
 
 ACCESS_KEY = "sandbox"
 LONGEST_ANSWER = 10_000
@@ -49,7 +49,7 @@ class BedrockApi(Api):
         """Ids of the access keys that are known. Signatures are not computed: a stand-in keeps no secret."""
         self.without_temperature: set[str] = set()
         """Models that refuse the parameter."""
-        self.works = Works(brain, count_tokens, pace_s)
+        self.works = Works(brain, tokens_of(brain), pace_s)
         self.storage = Storage(folder / "objects")
         self.jobs = Jobs(self.works, self.storage)
         self.serving = Serving(self._job_of, pace_s)

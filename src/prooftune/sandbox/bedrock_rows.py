@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from prooftune.sandbox.models import count_words
 from prooftune.types import Example, Message
 
 RESERVED = ("System:", "User:", "Bot:", "Assistant:", "[EOS]", "<image>", "<video>")
@@ -104,11 +103,6 @@ def _text(content: object, where: str) -> str:
     if not isinstance(content, list) or not content or not all(isinstance(block, dict) and block.get("text") for block in content):
         raise Unfit(f"{where}: the text field in a ContentBlock is blank; add text to the text field and try again")
     return "\n\n".join(block["text"] for block in content)
-
-
-def count_tokens(example: Example) -> int:
-    """Return the tokens that an epoch over the example bills: all of it. Words and signs stand for the model's tokens."""
-    return count_words(example.messages)
 
 
 def prompt_of(body: dict[str, Any]) -> Sequence[Message]:
