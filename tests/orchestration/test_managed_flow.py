@@ -46,6 +46,8 @@ from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import Example, Report, RunResult, RunWaiting
 
 Found = TypeVar("Found")
+pytestmark = pytest.mark.slow  # whole runs: a minute and a half
+
 SPENDS = {"upload_file", "create_job", "chat", "create_batch"}
 """Requests of OpenAI's stand-in that send data or cost money."""
 LABELS = {"billing": "invoice refund charge price", "login": "password account locked code", "delivery": "parcel courier late street"}
@@ -68,7 +70,7 @@ class Desk:
         """Return the spec's fields; blocks add to those that are there."""
         fields: dict[str, Any] = {
             "name": "tickets",
-            "data": {"source": str(self.folder / "tickets.jsonl"), "min_examples": 10, "split": {"holdout": 24, "validation": 8}},
+            "data": {"source": str(self.folder / "tickets.jsonl"), "min_examples": 10, "split": {"holdout": 30, "validation": 8}},
             "baseline": {"ladder": ["zero_shot", "few_shot"], "choose_on": 0, "shots": 2},
             "backend": {"provider": "openai", "model": "gpt-4.1-mini"},
             "provider": {"base_url": f"{self.address}/v1", "min_remaining_days": 0},
@@ -155,7 +157,7 @@ def until(found: Callable[[], Found | None], seconds: float = 60) -> Found:
     raise TimeoutError(f"nothing was found within {seconds:g} s")
 
 
-def tickets(count: int = 68) -> list[dict[str, str]]:
+def tickets(count: int = 80) -> list[dict[str, str]]:
     """Return tickets of unlike words; those of one label share most of its words, so that the nearest one has the right label."""
     rng = random.Random(1)
     rows = []
