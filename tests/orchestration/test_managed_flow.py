@@ -25,6 +25,7 @@ from fixtures_azure import TOKEN as AZURE_TOKEN
 from fixtures_openai import KEY
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import resume_flow_run
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests_support import WORDS, write_jsonl
 
@@ -177,6 +178,7 @@ def surroundings(server: dict[str, Any]) -> Iterator[None]:
         for name, value in PLAIN.items():
             patched.setenv(name, value)
         yield
+        APILogWorker.drain_all(timeout=10)  # or the rest is sent at exit, for a minute, to a server that is gone
 
 
 @pytest.fixture(scope="module")
