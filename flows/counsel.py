@@ -16,14 +16,19 @@ def advise_on(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     from flows.commands import rehearsed
     from flows.planning import local_folder
+    from flows.planning_managed import tokens_of, with_tokenizer_here
     from prooftune.economics import lengths
     from prooftune.evaluation.advice import advise
 
     with rehearsed(path, overrides) as (spec, found, splits):
-        folder = local_folder(spec.backend)
-        encode = (lengths.exact_encoder(folder) if folder else None) or lengths.guess
-        counted = lengths.count_lengths(splits, spec.task, spec.backend.method.max_length, encode)
-        tokens: dict[str, Any] = {name: {"examples": split.examples, "total": split.total} for name, split in counted.items()}
+        tokens: dict[str, Any]
+        if spec.backend.managed:
+            tokens = tokens_of(with_tokenizer_here(spec), splits)
+        else:
+            folder = local_folder(spec.backend)
+            encode = (lengths.exact_encoder(folder) if folder else None) or lengths.guess
+            counted = lengths.count_lengths(splits, spec.task, spec.backend.method.max_length, encode)
+            tokens = {name: {"examples": split.examples, "total": split.total} for name, split in counted.items()}
         advice, decision = advise(spec, splits["train"], found.figures["split"]["counts"], found.figures["validate"], tokens)
     return {
         "spec": str(path),

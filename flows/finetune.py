@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from prooftune.errors import JobFailed
 from prooftune.evaluation.answers.managed import ManagedBase
 from prooftune.spec import RunSpec
 from prooftune.types import Decision, FileRef, ModelRef, RunResult, RunWaiting, StageOutput
@@ -21,7 +22,7 @@ from tasks.preflight import preflight
 from tasks.reporting import report
 from tasks.result import lineage_of, run_facts, run_id_of, run_key_of, run_result
 from tasks.scoring import evaluate
-from tasks.spending import estimate_spend, hold_budget, settle_spend
+from tasks.spending import estimate_spend, hold_budget, settle_failed, settle_spend
 from tasks.splitting import split
 from tasks.submission import Probed, collect_job, probe_model, submit_job, wait_for_job, waiting_run
 from tasks.tokens import count_tokens
@@ -73,7 +74,7 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
 
         decision = Decision.model_validate(outputs[-1].figures["decision"])
         if probed:
-            settle_spend(spec, run_key, outputs)
+            outputs += (settle_spend(spec, run_key, outputs),)
         run_id = run_id_of(spec, run_key, outputs)
         made_from = lineage_of(spec, source, files, model, outputs, probed.capability if probed else None)
         outputs += (report(spec, run_id, model, made_from, outputs),)
@@ -94,7 +95,13 @@ def train_at_provider(spec: RunSpec, run_key: str, probed: Probed, outputs: tupl
     submitted = submit_job(spec, run_key, float(done["estimate"].figures["usd"]), done["split"])
     if not submitted.ended:
         submitted = wait_for_job(spec, submitted)
-    return collect_job(spec, probed.capability, submitted, done["split"]) if submitted.ended else waiting_run(spec, run_key, submitted)
+    if not submitted.ended:
+        return waiting_run(spec, run_key, submitted)
+    try:
+        return collect_job(spec, probed.capability, submitted, done["split"])
+    except JobFailed:
+        settle_failed(spec, run_key, submitted.key, outputs)
+        raise
 
 
 def weigh(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +21,7 @@ from pydantic import Field
 
 from prooftune.economics.approvals import Answer, answer, ask, read
 from prooftune.spec import RunSpec
-from prooftune.storage.objects import open_store
+from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import Decision, StageOutput
 from tasks.artifacts import show_markdown
 from tasks.gate import write_decision
@@ -26,6 +29,8 @@ from tasks.policies import policy
 from tasks.stage import Stage
 
 NOBODY = "nobody"
+LOOK_S = 10.0
+"""How often the store is asked for an answer while the flow run is paused."""
 
 
 class Approval(RunInput):
@@ -73,14 +78,8 @@ def _wait(spec: RunSpec, run_key: str, usd: float) -> Answer:
         description="A person has to say yes",
     )
     get_run_logger().warning("waits for an approval of $%.2f: prooftune approve %s", usd, run_key)
-    late = [_resume, str(flow_run.id), "reject", NOBODY, f"no answer within {hours:g} hours"]
-    clock = threading.Timer(hours * 3600, copy_context().run, late)  # a thread of its own would not know which server is meant
-    clock.daemon = True
-    clock.start()
-    try:
+    with _woken(store, run_key, usd, hours):
         given = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600) + 600, poll_interval=2, key=f"approve-{round(usd * 100)}")
-    finally:
-        clock.cancel()
     if given is None:
         raise RuntimeError("the flow run was resumed without an answer; resume it with one")
     if given.by == NOBODY:  # is not kept: a person who comes late may still say yes, and the next run finds that or asks anew
@@ -90,8 +89,37 @@ def _wait(spec: RunSpec, run_key: str, usd: float) -> Answer:
     return answer(store, run_key, usd, approved=given.decision == "approve", by=given.by, reason=given.reason)
 
 
-def _resume(flow_run_id: str, decision: str, by: str, reason: str) -> None:
-    resume_flow_run(UUID(flow_run_id), run_input={"decision": decision, "by": by, "reason": reason})
+@contextmanager
+def _woken(store: ObjectStore, run_key: str, usd: float, hours: float) -> Iterator[None]:
+    """Resume the paused flow run, from a thread, as soon as the store has an answer, or when the clock has run out.
+
+    Who answers on another machine may not reach this flow run's server, and who is quick answers before it is paused.
+    """
+    over, deadline = threading.Event(), time.monotonic() + hours * 3600
+    paused, log = UUID(str(flow_run.id)), get_run_logger()
+
+    def watch() -> None:
+        while not over.wait(min(LOOK_S, hours * 3600)):
+            try:
+                if (said := read(store, run_key, usd)) is not None:
+                    resume_flow_run(paused, run_input=_given("approve" if said.approved else "reject", said.by, said.reason))
+                elif time.monotonic() >= deadline:
+                    resume_flow_run(paused, run_input=_given("reject", NOBODY, f"no answer within {hours:g} hours"))
+            except Exception as error:  # noqa: BLE001 - not paused yet, or not any more, or the server is away: the next look tells
+                log.debug("%s was not resumed: %s", run_key, error)
+
+    # A thread of its own would not know which server is meant.
+    thread = threading.Thread(target=copy_context().run, args=[watch], name=f"approval-{run_key}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _given(decision: str, by: str, reason: str) -> dict[str, Any]:
+    return {"decision": decision, "by": by, "reason": reason}
 
 
 def _declined(spec: RunSpec, said: Answer) -> Decision:

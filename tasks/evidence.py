@@ -164,6 +164,8 @@ def count_costs(spec: RunSpec, prices: FileRef, baselines: StageOutput, trained:
     rungs = read_evaluations(stage, baselines)
     best = best_rung(stage, baselines, spec.task.metric)
     [tuned] = read_evaluations(stage, candidate)
-    output = stage.perform(lambda out: write_costs(spec, rungs, best, tuned, trained.figures, trained.seconds, out))
+    # Of a managed job the stage only collected what was left: the job's own time counts, 0 where the provider does not say.
+    seconds = trained.figures.get("job_seconds", trained.seconds) or 0.0
+    output = stage.perform(lambda out: write_costs(spec, rungs, best, tuned, trained.figures, seconds, out))
     show_table(output.figures["options"], key="costs", description="What each way to serve the task costs")
     return output

@@ -77,14 +77,24 @@ class Sweep(Frozen):
 
 @contextmanager
 def served(
-    tuner: Tuner, store: ObjectStore, model: str, name: str, options: Provider, usd_per_hour: float | None, patience: Patience = PATIENCE
+    tuner: Tuner,
+    store: ObjectStore,
+    model: str,
+    name: str,
+    options: Provider,
+    usd_per_hour: float | None,
+    patience: Patience = PATIENCE,
+    ran: Callable[[float], None] | None = None,
 ) -> Iterator[ChatModel]:
     """Give the client of a tuned model; what has to run for it is deployed before and taken down after, whatever happens between.
+
+    ``ran`` hears how many hours a deployment ran, once it is gone; where nothing had to be deployed, it hears nothing.
 
     Raises:
         EnvironmentLacks: the deployment did not become ready within an hour.
     """
-    now = datetime.now(UTC)
+    now, began = datetime.now(UTC), time.monotonic()
+    deployment: Deployment | None = None
     lease = Lease(
         name=name,
         provider=tuner.provider,
@@ -95,6 +105,11 @@ def served(
         since=now,
         renewed=now,
     )
+
+    def tell() -> None:
+        if ran is not None and deployment is not None:
+            ran((time.monotonic() - began) / 3600)
+
     try:
         with _renewed(store, lease):
             deployment = tuner.deploy(model, name)
@@ -102,10 +117,12 @@ def served(
     except BaseException:
         try:
             _end(tuner, store, name)
+            tell()
         except ProoftuneError as error:  # what went wrong first is what has to be told
             log.error("the deployment %s may still run (%s); take it down: prooftune jobs sweep --remove", name, error)
         raise
     _end(tuner, store, name)
+    tell()
 
 
 def _end(tuner: Tuner, store: ObjectStore, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,7 @@ from prooftune.evaluation.answers.api_answerer import ROOM_TO_THINK, ApiAnswerer
 from prooftune.evaluation.answers.subject import Subject
 from prooftune.providers.chat import ChatModel
 from prooftune.providers.collection import ManagedModel
+from prooftune.providers.hosting import note_hosting
 from prooftune.providers.serving import served
 from prooftune.providers.tuning import Tuner, open_tuner
 from prooftune.spec import Provider, RunSpec
@@ -95,7 +97,8 @@ def tuned_answerer(base: ManagedBase, tuned: ManagedModel, store: ObjectStore, k
         TransientError, EnvironmentLacks, SpecError: it cannot be deployed or asked.
     """
     tuner = open_tuner(base.provider, base.options)
-    with served(tuner, store, tuned.model, tuned.key, base.options, base.usd_per_hour) as chat:
+    ran = partial(note_hosting, kept, tuned.key)
+    with served(tuner, store, tuned.model, tuned.key, base.options, base.usd_per_hour, ran=ran) as chat:
         yield _answerer(tuner, chat, base, tuned.model, kept)
 
 
