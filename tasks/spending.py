@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from prefect import task
@@ -23,19 +24,22 @@ if TYPE_CHECKING:
 
 @task(**policy("estimate", 1, 30, "managed"))
 def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, splits: StageOutput) -> StageOutput:
-    """Say what the run may cost, and that its data may go where they would go; hands on ``estimate.json``.
+    """Say what the run may cost, and that its data may go where they would go, and would be taken; hands on ``estimate.json``.
 
     ``prices`` is the price list that the spec names; it is here for the stage's key.
 
     Raises:
         SpecError: a price is missing, or the provider may not get the data.
         BudgetExceeded: the estimate is above ``budget.max_usd``.
+        DataError: the provider would refuse rows: better told before the baselines are paid for.
     """
     from datetime import date
 
     from prooftune.economics.managed import check_limit, estimate_managed
     from prooftune.economics.policy import check_policy
     from prooftune.economics.prices import load_prices
+    from prooftune.providers.orders import checked_order
+    from prooftune.providers.tuning import open_tuner
 
     stage = Stage(spec.store)
     files: dict[SplitName, Path] = {name: stage.path(splits, f"{name}.jsonl") for name in get_args(SplitName)}
@@ -45,6 +49,9 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
     def work(out: Path) -> dict[str, Any]:
         estimate = estimate_managed(spec, files, listed)
         check_limit(spec, estimate)
+        with TemporaryDirectory() as folder:
+            learnt = {name: files[name] for name in ("train", "validation")}
+            checked_order(open_tuner(spec.backend.provider, spec.provider), spec, learnt, Path(folder))
         (out / "estimate.json").write_text(estimate.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return estimate.model_dump(mode="json")
 

@@ -8,7 +8,6 @@ from prefect import task
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from prooftune.errors import DataError
 from prooftune.providers.tuning import Capability, Event, Job
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.objects import open_store
@@ -60,14 +59,14 @@ def probe_model(spec: RunSpec) -> Probed:
 
 @task(**(policy("submit", 1, 24 * 60, "managed") | UNCACHED))
 def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOutput) -> Submitted:
-    """Check and upload the rows and see to it that there is one job of this order; an order that has its job changes nothing.
+    """Upload the rows and see to it that there is one job of this order; an order that has its job changes nothing.
 
     Raises:
         DataError: the provider would refuse rows.
         NeedsReconciliation: nobody can tell whether there is a job.
     """
     from prooftune.providers.ledger import Entry, Ledger
-    from prooftune.providers.orders import order_of, write_rows
+    from prooftune.providers.orders import checked_order
     from prooftune.providers.submission import submit
     from prooftune.providers.tuning import open_tuner
 
@@ -75,13 +74,7 @@ def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOu
     tuner = open_tuner(spec.backend.provider, spec.provider)
     files = {name: objects.fetch(splits.artifacts[f"{name}.jsonl"]) for name in ("train", "validation")}
     folder = objects.work_dir() / "rows" / run_key
-    rows = write_rows(tuner, spec, files, folder)
-    order = order_of(tuner, spec, rows)
-    if problems := [
-        *tuner.check_rows(rows.train, order, "train"),
-        *(tuner.check_rows(rows.validation, order, "validation") if rows.validation else ()),
-    ]:
-        raise DataError(f"{spec.backend.provider} would refuse {len(problems)} rows:", tuple(problems))
+    order, rows = checked_order(tuner, spec, files, folder)
     intent = Entry(order=order, run=run_key, options=spec.provider, estimate_usd=estimate_usd)
     entry = submit(tuner, Ledger(objects), intent, rows)
     assert entry.job is not None  # noqa: S101 - submit returns no entry without one

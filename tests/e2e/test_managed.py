@@ -196,7 +196,7 @@ def swept_after_a_kill(place: Place) -> None:
     assert (found["in_use"], found["removed"]) == (True, False), "a lease that was renewed a moment ago may be a living run's"
     [lease] = read_leases(place.store)
     then = datetime.now(UTC) - timedelta(hours=2)
-    place.store.put(key_of(lease.name), lease.model_copy(update={"since": then, "renewed": then}).model_dump_json().encode())
+    place.store.put(key_of(lease.name, lease.holder), lease.model_copy(update={"since": then, "renewed": then}).model_dump_json().encode())
     [found] = place.sweep()
     assert (found["leased"], found["in_use"], found["removed"]) == (True, False, False)
     if place.provider == "azure":

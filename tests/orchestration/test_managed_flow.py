@@ -34,7 +34,7 @@ from flows.finetune import finetune
 from flows.resume import go_on
 from prooftune.economics import approvals, spending
 from prooftune.economics.spending import BudgetExceeded
-from prooftune.errors import JobFailed, SpecError
+from prooftune.errors import DataError, JobFailed, SpecError
 from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.waiting import read_waiting
 from prooftune.sandbox.azure import RESOURCE, AzureApi
@@ -332,6 +332,13 @@ def test_nobodys_answer_is_a_no_until_somebody_gives_one(folder: Path, tmp_path:
         assert item is not None
         assert item.billed_usd
         assert desk.jobs == 1
+
+
+def test_rows_that_would_be_refused_cost_nothing(desk: Desk) -> None:
+    """Five rows, where OpenAI wants ten, stop the run before a baseline is asked."""
+    with pytest.raises(DataError, match=r"ends after 5 rows; a train file has at least 10"):
+        desk.run(data={"min_examples": 2, "split": {"holdout": 30, "validation": 8, "train": 5}})
+    assert not SPENDS & set(desk.seen)
 
 
 def test_personal_data_is_not_sent(desk: Desk) -> None:

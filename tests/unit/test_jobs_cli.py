@@ -326,6 +326,7 @@ def left(desk: Desk, name: str, minutes: float) -> None:
     then = datetime.now(UTC) - timedelta(minutes=minutes)
     lease = Lease(
         name=name,
+        holder="dead",
         provider="azure",
         address=desk.here.tuner.address,
         options=desk.options,
@@ -334,7 +335,7 @@ def left(desk: Desk, name: str, minutes: float) -> None:
         since=then,
         renewed=then,
     )
-    desk.store.put(lease_key_of(name), lease.model_dump_json().encode())
+    desk.store.put(lease_key_of(name, lease.holder), lease.model_dump_json().encode())
 
 
 def test_deployments_are_swept(azure: Desk) -> None:

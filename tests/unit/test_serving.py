@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from fixtures_ledger import QUICK, MemoryStore, MemoryTuner
@@ -24,6 +26,8 @@ from prooftune.storage.objects import ObjectStore
 
 NAME = "prooftune-0a1b2c"
 OPTIONS = Provider()
+DEAD = "dead"
+"""Holder of a lease that a killed run left."""
 
 
 @pytest.fixture
@@ -56,6 +60,7 @@ def left_behind(store: MemoryStore, tuner: MemoryTuner, name: str = NAME, rate: 
     options = Provider(base_url=tuner.address)
     lease = Lease(
         name=name,
+        holder=DEAD,
         provider=tuner.provider,
         address=tuner.address,
         options=options,
@@ -64,7 +69,7 @@ def left_behind(store: MemoryStore, tuner: MemoryTuner, name: str = NAME, rate: 
         since=now,
         renewed=now,
     )
-    store.put(key_of(name), lease.model_dump_json().encode())
+    store.put(key_of(name, DEAD), lease.model_dump_json().encode())
 
 
 def test_what_answers_is_gone_afterwards(store: MemoryStore, tuner: MemoryTuner) -> None:
@@ -129,6 +134,53 @@ def test_a_deployment_that_never_gets_ready_is_taken_down(store: MemoryStore, tu
     assert not store.objects
 
 
+def test_a_deployment_that_failed_is_not_waited_for(store: MemoryStore, tuner: MemoryTuner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken down at once, and the error says what the provider calls its state."""
+
+    def deploy(model: str, name: str) -> Deployment:
+        tuner.running[name] = Deployment(name=name, model=model, ready=False, told="Failed", chat=model, failed=True)
+        return tuner.running[name]
+
+    monkeypatch.setattr(tuner, "deploy", deploy)
+    with pytest.raises(EnvironmentLacks, match=f"{NAME} is Failed"), served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
+        raise AssertionError("not reached")
+    assert not tuner.running
+    assert not store.objects
+
+
+def test_two_runs_share_a_deployment(store: MemoryStore, tuner: MemoryTuner) -> None:
+    """Whoever leaves first leaves it to the other; a dead run's lease keeps nobody from taking it down."""
+    left_behind(store, tuner)
+    (dead,) = read_leases(store)
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    store.put(key_of(NAME, DEAD), dead.model_copy(update={"renewed": long_ago}).model_dump_json().encode())
+    hours: list[float] = []
+    with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
+        with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK, ran=hours.append):
+            assert len(list(read_leases(store, NAME))) == 3
+        assert set(tuner.running) == {NAME}
+        assert len(hours) == 1
+    assert not tuner.running
+    assert [lease.holder for lease in read_leases(store)] == [DEAD]
+
+
+def test_two_that_leave_at_once_leave_nothing(tmp_path: Path, tuner: MemoryTuner) -> None:
+    """Each says that it leaves before it looks for the other: at least one finds itself the last."""
+    store = LocalStore(tmp_path)
+    for _ in range(20):
+        both = Barrier(2)
+
+        def use(both: Barrier = both) -> None:
+            with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
+                both.wait(10)
+
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(use), pool.submit(use)]:
+                done.result(10)
+        assert not tuner.running
+        assert list(read_leases(store)) == []
+
+
 def test_what_could_not_be_taken_down_is_left_to_a_sweep(store: MemoryStore, tuner: MemoryTuner, caplog: pytest.LogCaptureFixture) -> None:
     """The error is told; beside another one it is logged with the command. The lease stays, or no sweep would know where to look."""
     tuner.take_downs = [TransientError("not now")]
@@ -138,7 +190,7 @@ def test_what_could_not_be_taken_down_is_left_to_a_sweep(store: MemoryStore, tun
     with pytest.raises(ValueError, match="the first"), served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
         raise ValueError("the first")
     assert "prooftune jobs sweep --remove" in caplog.text
-    assert list(store.objects) == [key_of(NAME)]
+    assert [lease.leaving for lease in read_leases(store, NAME)] == [True, True]
     assert swept(store, tuner, minutes=11).deployments[0].removed
     assert not tuner.running
     assert not store.objects
@@ -168,7 +220,7 @@ def test_only_a_dead_run_s_deployment_is_swept(store: MemoryStore, tuner: Memory
     assert set(tuner.running) == {NAME}
     (told,) = swept(store, tuner, minutes=minutes).deployments
     assert (told.in_use, told.removed) == (not dead, dead)
-    assert (NAME in tuner.running, key_of(NAME) in store.objects) == (not dead, not dead)
+    assert (NAME in tuner.running, key_of(NAME, DEAD) in store.objects) == (not dead, not dead)
 
 
 def test_a_deployment_of_another_store_is_told_and_left(store: MemoryStore, tuner: MemoryTuner) -> None:
@@ -187,7 +239,7 @@ def test_leases_of_what_is_gone_are_forgotten(store: MemoryStore, tuner: MemoryT
     tuner.running.clear()
     swept(store, tuner, minutes=5)
     swept(store, tuner, remove=False, minutes=11)
-    assert list(store.objects) == [key_of(NAME)]
+    assert list(store.objects) == [key_of(NAME, DEAD)]
     assert swept(store, tuner, minutes=11) == Sweep(deployments=(), not_asked=())
     assert not store.objects
 
@@ -202,7 +254,7 @@ def test_each_account_is_asked_once_and_for_its_own(store: MemoryStore) -> None:
     assert set(found) == {"prooftune-01", "prooftune-02"}
     assert (found["prooftune-01"].removed, found["prooftune-02"].removed) == (True, False)
     assert found["prooftune-02"].failed == "the portal is down"
-    assert list(store.objects) == [key_of("prooftune-02")]
+    assert list(store.objects) == [key_of("prooftune-02", DEAD)]
 
 
 def test_an_account_that_cannot_be_asked_is_named(store: MemoryStore, tuner: MemoryTuner) -> None:
@@ -222,7 +274,7 @@ def test_an_account_that_cannot_be_asked_is_named(store: MemoryStore, tuner: Mem
 
 def test_a_damaged_lease_is_told(store: MemoryStore, tuner: MemoryTuner) -> None:
     """It may stand for a deployment that costs money, so it is not passed over."""
-    store.objects[key_of(NAME)] = b"{"
+    store.objects[key_of(NAME, DEAD)] = b"{"
     with pytest.raises(IntegrityError, match=NAME):
         swept(store, tuner)
 

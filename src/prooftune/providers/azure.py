@@ -158,4 +158,5 @@ def _told(found: DeploymentAnswer) -> Deployment:
         told=state,
         chat=found.name,
         created_at=found.system.created if found.system else None,
+        failed=state in ("Failed", "Canceled"),
     )

@@ -212,7 +212,15 @@ class Provisioned(_Answer):
 
 def shown(found: OnDemand | Provisioned) -> Deployment:
     """Return a deployment in our words."""
-    return Deployment(name=found.name, model=found.model, ready=found.ready, told=found.status, chat=found.arn, created_at=found.created)
+    return Deployment(
+        name=found.name,
+        model=found.model,
+        ready=found.ready,
+        told=found.status,
+        chat=found.arn,
+        created_at=found.created,
+        failed=found.status == "Failed",
+    )
 
 
 class _Block(_Answer):

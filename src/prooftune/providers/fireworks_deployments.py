@@ -84,4 +84,5 @@ def _deployment(found: Resource, adapters: list[Resource]) -> Deployment:
         told=found.state if found.state != "READY" else f"READY, {loaded}",
         chat=f"{model}#{found.name}",
         created_at=found.create_time,
+        failed=found.state == "FAILED",
     )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from prooftune.errors import DataError
 from prooftune.providers.submission import Rows
 from prooftune.providers.tuning import Order, Tuner
 from prooftune.spec import RunSpec
@@ -37,3 +38,19 @@ def order_of(tuner: Tuner, spec: RunSpec, rows: Rows) -> Order:
         validation_sha256=sha256_of(rows.validation) if rows.validation else None,
         grader=json.dumps(grader, sort_keys=True) if grader else None,
     )
+
+
+def checked_order(tuner: Tuner, spec: RunSpec, splits: Mapping[str, Path], folder: Path) -> tuple[Order, Rows]:
+    """Write the rows and return them with what the spec orders; the provider's own rules are kept by every row.
+
+    Raises:
+        DataError: the provider would refuse rows.
+    """
+    rows = write_rows(tuner, spec, splits, folder)
+    order = order_of(tuner, spec, rows)
+    problems = tuner.check_rows(rows.train, order, "train")
+    if rows.validation:
+        problems += tuner.check_rows(rows.validation, order, "validation")
+    if problems:
+        raise DataError(f"{order.provider} would refuse {len(problems)} rows:", tuple(problems))
+    return order, rows

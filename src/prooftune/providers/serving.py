@@ -1,8 +1,10 @@
 """A tuned model that answers only while it is needed: deployed, used, and taken down again, also after a crash.
 
 Before anything is deployed a lease is written to the object store, and renewed while the model is in use; it is deleted when the deployment
-is gone. A deployment whose lease is there and not renewed was left by a dead run: ``sweep`` takes it down. One without a lease in the store
-belongs to another store, of a colleague with the same account say: it is shown and left alone.
+is gone. Runs that use one tuned model share its deployment, each with a lease of its own: the last to leave takes it down.
+
+A deployment whose lease is there and not renewed was left by a dead run: ``sweep`` takes it down. One without a lease in the store belongs
+to another store, of a colleague with the same account say: it is shown and left alone.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -37,6 +40,8 @@ class Lease(Frozen):
     """That a run uses a deployment."""
 
     name: str
+    holder: str
+    """Tells apart the runs that use the deployment at the same time."""
     provider: str
     address: str
     """Of the account, as ``Tuner.address`` says."""
@@ -47,6 +52,8 @@ class Lease(Frozen):
     """What the deployment costs while it runs; None = the price list does not say."""
     since: datetime
     renewed: datetime
+    leaving: bool = False
+    """The run has done with it, and looks whether it is the last. Two that leave at once both take the deployment down, never neither."""
 
 
 class Swept(Frozen):
@@ -91,12 +98,13 @@ def served(
     ``ran`` hears how many hours a deployment ran, once it is gone; where nothing had to be deployed, it hears nothing.
 
     Raises:
-        EnvironmentLacks: the deployment did not become ready within an hour.
+        EnvironmentLacks: the deployment failed, or did not become ready within an hour.
     """
     now, began = datetime.now(UTC), time.monotonic()
     deployment: Deployment | None = None
     lease = Lease(
         name=name,
+        holder=uuid4().hex[:12],
         provider=tuner.provider,
         address=tuner.address,
         options=options,
@@ -116,19 +124,27 @@ def served(
             yield tuner.chat(model if deployment is None else _ready(tuner, deployment, patience).chat)
     except BaseException:
         try:
-            _end(tuner, store, name)
+            _leave(tuner, store, lease)
             tell()
         except ProoftuneError as error:  # what went wrong first is what has to be told
             log.error("the deployment %s may still run (%s); take it down: prooftune jobs sweep --remove", name, error)
         raise
-    _end(tuner, store, name)
+    _leave(tuner, store, lease)
     tell()
 
 
-def _end(tuner: Tuner, store: ObjectStore, name: str) -> None:
-    """Take a deployment down. Its lease goes last, so that a sweep finds what could not be taken down."""
-    tuner.take_down(name)
-    store.delete(key_of(name))
+def _leave(tuner: Tuner, store: ObjectStore, lease: Lease) -> None:
+    """Take the deployment down, unless another run uses it. The lease goes last, so that a sweep finds what could not be taken down."""
+    now = datetime.now(UTC)
+    _write(store, lease.model_copy(update={"renewed": now, "leaving": True}))
+    others = [one for one in read_leases(store, lease.name) if one.holder != lease.holder]
+    if not any(_alive(one, now) and not one.leaving for one in others):
+        tuner.take_down(lease.name)
+    store.delete(key_of(lease.name, lease.holder))
+
+
+def _write(store: ObjectStore, lease: Lease) -> None:
+    store.put(key_of(lease.name, lease.holder), lease.model_dump_json(indent=1).encode())
 
 
 def sweep(
@@ -150,11 +166,12 @@ def sweep(
         remove: Whether to take down; False = only tell.
         now: Current time, UTC.
     """
-    leases = {lease.name: lease for lease in read_leases(store)}
+    leases = list(read_leases(store))
+    newest = {lease.name: lease for lease in sorted(leases, key=lambda one: one.renewed)}
     found: list[Swept] = []
     not_asked: dict[str, None] = {}
     seen: set[tuple[str, str]] = set()
-    for provider, options in (*((lease.provider, lease.options) for lease in leases.values()), *accounts):
+    for provider, options in (*((lease.provider, lease.options) for lease in leases), *accounts):
         try:
             tuner = open_tuner(provider, options)
             if (account := (provider, tuner.address)) in seen:
@@ -164,19 +181,19 @@ def sweep(
         except ProoftuneError as error:
             not_asked[f"{provider}: {error}"] = None
             continue
-        here = [_swept(tuner, one, leases.get(one.name), remove, now) for one in running]
+        here = [_swept(tuner, one, newest.get(one.name), remove, now) for one in running]
         found += here
         if remove:
             up = {one.name for one in here if not one.removed}
-            for lease in leases.values():
+            for lease in leases:
                 if (lease.provider, lease.address) == account and lease.name not in up and not _alive(lease, now):
-                    store.delete(key_of(lease.name))
+                    store.delete(key_of(lease.name, lease.holder))
     return Sweep(deployments=tuple(found), not_asked=tuple(not_asked))
 
 
-def read_leases(store: ObjectStore) -> Iterator[Lease]:
-    """Yield every lease. Raises IntegrityError for a damaged one."""
-    for key in store.list(FOLDER):
+def read_leases(store: ObjectStore, name: str | None = None) -> Iterator[Lease]:
+    """Yield every lease, or those of one deployment. Raises IntegrityError for a damaged one."""
+    for key in store.list(FOLDER if name is None else f"{FOLDER}{name}/"):
         try:
             yield Lease.model_validate_json(store.get(key))
         except NoSuchObject:
@@ -187,9 +204,9 @@ def read_leases(store: ObjectStore) -> Iterator[Lease]:
             ) from None
 
 
-def key_of(name: str) -> str:
-    """Return where a deployment's lease is."""
-    return f"{FOLDER}{name}.json"
+def key_of(name: str, holder: str) -> str:
+    """Return where a run's lease of a deployment is."""
+    return f"{FOLDER}{name}/{holder}.json"
 
 
 def _swept(tuner: Tuner, deployment: Deployment, lease: Lease | None, remove: bool, now: datetime) -> Swept:
@@ -222,6 +239,11 @@ def _alive(lease: Lease, now: datetime) -> bool:
 def _ready(tuner: Tuner, deployment: Deployment, patience: Patience) -> Deployment:
     started, number = time.monotonic(), 0
     while not deployment.ready:
+        if deployment.failed:
+            raise EnvironmentLacks(
+                f"{tuner.provider}'s deployment {deployment.name} is {deployment.told}; it was taken down. "
+                "Look at the provider's console for the reason, then run the same command again"
+            )
         if time.monotonic() - started > READY_WITHIN_S:
             raise EnvironmentLacks(
                 f"{tuner.provider}'s deployment {deployment.name} is {deployment.told} after {READY_WITHIN_S / 60:.0f} minutes; it was "
@@ -236,13 +258,13 @@ def _ready(tuner: Tuner, deployment: Deployment, patience: Patience) -> Deployme
 @contextmanager
 def _renewed(store: ObjectStore, lease: Lease) -> Iterator[None]:
     """Write the lease, and renew it from a thread until the block ends."""
-    store.put(key_of(lease.name), lease.model_dump_json(indent=1).encode())
+    _write(store, lease)
     over = threading.Event()
 
     def renew() -> None:
         while not over.wait(RENEW_S):
             try:
-                store.put(key_of(lease.name), lease.model_copy(update={"renewed": datetime.now(UTC)}).model_dump_json(indent=1).encode())
+                _write(store, lease.model_copy(update={"renewed": datetime.now(UTC)}))
             except ProoftuneError as error:  # the next renewal may succeed, and a lease outlives nine that fail
                 log.warning("the lease of %s was not renewed: %s", lease.name, error)
 

@@ -136,6 +136,8 @@ class Deployment(Frozen):
     chat: str
     """What to pass to ``Tuner.chat``."""
     created_at: datetime | None = None
+    failed: bool = False
+    """Whether it will never be ready."""
 
 
 class Tuner(Protocol):
