@@ -48,7 +48,8 @@ def stand_in(provider: str) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
         EnvironmentLacks: it does not come up.
     """
     command = [sys.executable, "-c", "from flows.cli import main; main()", "sandbox", provider, "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    quiet = os.environ | {"TQDM_DISABLE": "1"}  # its bars would cross the run's own progress
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:
         try:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             line = process.stdout.readline()

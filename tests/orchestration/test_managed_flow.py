@@ -279,10 +279,10 @@ def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
         assert asked.key in [one["key"] for one in told["waiting"]]
         code, told = desk.type("approve", asked.key, "--by", "ada", "--reason", "worth it", "STORE")
         assert (code, told["woken"]) == (0, True)
-        assert isinstance(run.result(60), RunWaiting)
+        assert isinstance(run.result(180), RunWaiting)
         brain.may.set()
         desk.api.works.settle()
-        result = desk.start(budget=budget).result(60)
+        result = desk.start(budget=budget).result(180)
         assert result.verdict == "promote", result.reasons
         said = json.loads(desk.store.get(read_manifest(desk.store, result.run_id).files["approval.json"].key))
         assert (said["approved"], said["by"], said["reason"]) == (True, "ada", "worth it")
@@ -303,7 +303,7 @@ def test_a_no_is_a_published_result(desk: Desk, where: str, monkeypatch: pytest.
         resume_flow_run(UUID(asked.flow_run), run_input={"decision": "reject", "by": "bob", "reason": "not this month"})
     else:
         approvals.answer(desk.store, asked.key, asked.usd, approved=False, by="bob", reason="not this month")
-    result = run.result(60)
+    result = run.result(180)
     assert result.verdict == "do_not_fine_tune"
     assert "bob" in result.reasons[0]
     assert "not this month" in result.reasons[0]
@@ -318,14 +318,14 @@ def test_nobodys_answer_is_a_no_until_somebody_gives_one(folder: Path, tmp_path:
     """The clock rejects; a person who comes late is heard by the next run, which goes on."""
     budget = {"approve_above_usd": 0, "approve_within_hours": 1 / 3600, "project": "late"}
     with opened(folder, tmp_path) as desk:
-        result = desk.start(budget=budget).result(60)
+        result = desk.start(budget=budget).result(180)
         assert result.verdict == "do_not_fine_tune"
         assert "nobody" in result.reasons[0]
         assert set(desk.seen) == {"probe"}
         assert spending.spent(desk.store, "late").usd == 0
         code, told = desk.type("approve", result.run_id, "STORE")
         assert (code, told["woken"]) == (0, False)
-        late = desk.start(budget=budget).result(60)
+        late = desk.start(budget=budget).result(180)
         assert late.verdict == "promote", late.reasons
         assert late.run_id != result.run_id, "a published result is not replaced"
         item = spending.find(desk.store, "late", result.run_id)

@@ -53,6 +53,17 @@ def test_backends_are_columns_and_measures_rows() -> None:
     assert rows["answers until"] == ["no end known", "2027-01-14", "–"]
 
 
+def test_hosting_stands_beside_the_requests() -> None:
+    """A deployment that is paid for by the hour costs nothing by the request; without the hour's price it would look free."""
+    azure = contender("azure", usd_per_1000_requests=0.0, hosting_usd_per_month=1241.0)
+    openai = contender("openai", usd_per_1000_requests=0.12, hosting_usd_per_month=0.0)
+    rows = dict(comparison_table(comparison(azure, openai)).rows)
+    first, second = rows["1,000 requests"]
+    assert first.value == "$0"
+    assert "$1,241 a month of hosting" in first.detail
+    assert second.detail == ""
+
+
 def test_the_page_is_one_table_and_asks_no_network() -> None:
     """Text from a run is text, and the same comparison gives the same bytes."""
     found = comparison(contender("local", reason=HOSTILE), contender("openai"))

@@ -47,6 +47,8 @@ class Contender(Frozen):
     """Holm-adjusted over all that are compared with the reference."""
     training_usd: float | None = None
     usd_per_1000_requests: float | None = None
+    """Of tokens alone; a deployment by the hour stands in ``hosting_usd_per_month``."""
+    hosting_usd_per_month: float | None = None
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     owns_weights: bool | None = None
@@ -150,7 +152,13 @@ def _money(store: ObjectStore, manifest: Manifest) -> dict[str, float]:
         return {}
     costs = Costs.model_validate_json(store.fetch(manifest.files["costs.json"]).read_bytes())
     tuned = next((option for option in costs.options if option.tuned and option.measured), None)
-    return {} if tuned is None else {"training_usd": tuned.tuning_usd, "usd_per_1000_requests": tuned.usd_per_1000_requests}
+    if tuned is None:
+        return {}
+    return {
+        "training_usd": tuned.tuning_usd,
+        "usd_per_1000_requests": tuned.usd_per_1000_requests,
+        "hosting_usd_per_month": tuned.hosting_usd_per_month,
+    }
 
 
 def _managed(store: ObjectStore, manifest: Manifest) -> ManagedModel | None:

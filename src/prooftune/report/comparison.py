@@ -58,12 +58,19 @@ def _cells(one: Contender) -> list[Cell]:
         _difference(one),
         baseline,
         _usd(one.training_usd),
-        _usd(one.usd_per_1000_requests),
+        _requests(one),
         _seconds(one.latency_p50_s),
         _seconds(one.latency_p95_s),
         Cell("yours" if one.owns_weights else "the provider's"),
         Cell(one.shutdown or "no end known"),
     ]
+
+
+def _requests(one: Contender) -> Cell:
+    """Return what 1,000 requests cost; hosting stands beside it, for it costs as much without a request."""
+    if not one.hosting_usd_per_month:
+        return _usd(one.usd_per_1000_requests)
+    return Cell(usd(one.usd_per_1000_requests or 0.0), f"and {usd(one.hosting_usd_per_month)} a month of hosting")
 
 
 def _difference(one: Contender) -> Cell:

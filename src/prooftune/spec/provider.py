@@ -23,9 +23,9 @@ class Hyperparameters(Frozen):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """In examples."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Absolute peak; Together and Fireworks."""
+    """Absolute peak; Together, Fireworks, Nova and Llama on Bedrock."""
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Of the provider's own learning rate; OpenAI, Azure, Bedrock and Vertex."""
+    """Of the provider's own learning rate; OpenAI, Azure, Claude on Bedrock, and Vertex."""
     adapter_rank: Annotated[int, Field(ge=1, le=512)] | None = None
     """Of LoRA; Vertex, Together and Fireworks."""
     adapter_alpha: Annotated[int, Field(ge=1)] | None = None

@@ -1,4 +1,4 @@
-"""The only file that imports the AWS SDK: a client for a bucket, whose errors are Prooftune's."""
+"""The only file that imports the AWS SDK for the object store: a client for a bucket, whose errors are Prooftune's."""
 
 from __future__ import annotations
 
