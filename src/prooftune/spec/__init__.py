@@ -1,6 +1,6 @@
 """The run spec: what a user writes. Importing it costs neither torch nor prefect."""
 
-from prooftune.spec.data import Columns, Data, Split
+from prooftune.spec.data import Columns, Data, Old, Split
 from prooftune.spec.evaluation import (
     API,
     Baseline,
@@ -20,6 +20,7 @@ from prooftune.spec.reading import load_spec, parse_spec, store_at
 from prooftune.spec.run import RunSpec
 from prooftune.spec.training import MANAGED, Backend, Method, ProviderName, Store, Tracking
 from prooftune.spec.use import Use
+from prooftune.spec.watching import Retrain, Watch
 
 __all__ = [
     "API",
@@ -42,9 +43,11 @@ __all__ = [
     "MetricName",
     "Name",
     "Objective",
+    "Old",
     "Optimise",
     "Provider",
     "ProviderName",
+    "Retrain",
     "RunSpec",
     "Rung",
     "Share",
@@ -53,6 +56,7 @@ __all__ = [
     "Task",
     "Tracking",
     "Use",
+    "Watch",
     "digest",
     "load_spec",
     "parse_spec",

@@ -45,6 +45,15 @@ class Split(Frozen):
         return self
 
 
+class Old(Frozen):
+    """Examples of a published run that are learnt from again, beside the source's."""
+
+    run: str | None = None
+    """Its id; null = the source alone. What it held out is held out again, so that both runs can be compared on it."""
+    keep: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the examples that it was trained on, drawn by their content: the same ones everywhere."""
+
+
 class Data(Frozen):
     """What to learn from, and what to do about its flaws."""
 
@@ -68,4 +77,5 @@ class Data(Frozen):
     """Same prompt, different targets: drop all of them, or keep them (they are listed either way)."""
     min_examples: Annotated[int, Field(ge=2)] = 50
     """Fewer training examples than this end in ``do_not_fine_tune``."""
+    old: Old = Old()
     split: Split = Split()

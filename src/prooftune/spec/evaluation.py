@@ -224,6 +224,10 @@ class Gate(Frozen):
     """Tuning must be paid back within so many months at ``use.requests_per_month``; null = money is only reported."""
     looks: Annotated[int, Field(ge=1, le=8)] = 1
     """How many of training's checkpoints may be tried on the holdout, the best by validation loss first; alpha is spent over them."""
+    approve_promotion: bool = False
+    """A person has to say yes before a candidate that the gate would promote is put in use; until then it is the challenger."""
+    approve_within_hours: Annotated[float, Field(gt=0)] = 24.0
+    """Nobody's answer is a no after so long; `prooftune approve` may still turn it into a yes."""
 
     @field_validator("metrics")
     @classmethod

@@ -13,7 +13,15 @@ from prooftune.errors import Problem, SpecError
 from prooftune.spec.run import RunSpec
 from prooftune.spec.training import Store
 
-PATHS = ("data.source", "baseline.documents", "judge.human_labels", "use.prices", "general.lm_eval_folder")
+PATHS = (
+    "data.source",
+    "baseline.documents",
+    "judge.human_labels",
+    "use.prices",
+    "general.lm_eval_folder",
+    "watch.feedback",
+    "watch.traffic",
+)
 """Fields with a path or URI."""
 
 

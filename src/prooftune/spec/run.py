@@ -12,8 +12,9 @@ from prooftune.spec.data import Data, Split
 from prooftune.spec.evaluation import Baseline, Gate, General, Judge, LearningCurve, Task
 from prooftune.spec.fields import Name
 from prooftune.spec.provider import Budget, Cluster, Provider
-from prooftune.spec.training import Backend, ProviderName, Store, Tracking
+from prooftune.spec.training import WARM, Backend, ProviderName, Store, Tracking
 from prooftune.spec.use import Use
+from prooftune.spec.watching import Retrain, Watch
 from prooftune.types import Frozen
 
 
@@ -42,8 +43,20 @@ class RunSpec(Frozen):
     general: General = General()
     learning_curve: LearningCurve = LearningCurve()
     use: Use = Use()
+    watch: Watch = Watch()
+    retrain: Retrain = Retrain()
     store: Store = Store()
     tracking: Tracking = Tracking()
+
+    @property
+    def title(self) -> str:
+        """What its run is called where runs are listed: the task, and what becomes of which base model."""
+        backend = self.backend
+        model = backend.model.rstrip("/").rpartition("/")[2]  # a folder's or a hub id's own name
+        if backend.managed:
+            return f"{self.name}: {model} at {backend.provider}"
+        how = "full training" if backend.method.kind == "full" else backend.method.kind
+        return f"{self.name}: {how} of {model}" + ("" if backend.provider == "local" else f" on {backend.provider}")
 
     @property
     def of_contest(self) -> RunSpec:
@@ -58,6 +71,9 @@ class RunSpec(Frozen):
                 raise ValueError(f"gate.metrics has {metric}, which needs task.{'json_schema' if metric == 'json_schema' else 'pattern'}")
         if self.judge.decides and self.judge.model is None:
             raise ValueError("judge.decides: true needs judge.model")
+        if self.retrain.warm_start and self.backend.provider not in WARM:
+            provider = self.backend.provider
+            raise ValueError(f"retrain.warm_start is for {', '.join(WARM)}; backend.provider {provider} starts from a base model")
         if self.gate.max_payback_months is not None and self.use.requests_per_month is None:
             raise ValueError("gate.max_payback_months needs use.requests_per_month: without a volume nothing is paid back by a date")
         return self

@@ -13,6 +13,8 @@ from prooftune.types import Frozen
 ProviderName = Literal["local", "openai", "azure", "bedrock", "vertex", "together", "fireworks", "ray"]
 MANAGED = ("openai", "azure", "bedrock", "vertex", "together", "fireworks")
 """Providers that train and serve behind an API."""
+WARM = ("local", "openai", "azure")
+"""Providers that training can go on at from a tuned model."""
 
 
 class Method(Frozen):
@@ -59,6 +61,9 @@ class Backend(Frozen):
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose code you have read."""
     method: Method = Method()
+    start_from: str | None = None
+    """Id of a published run whose weights training goes on from, instead of the base model's alone (warm start): ``local`` with the same
+    base model and method, ``openai`` and ``azure``; null = from the base model."""
 
     @model_validator(mode="after")
     def _remote_code_is_pinned(self) -> Self:
@@ -70,6 +75,12 @@ class Backend(Frozen):
     def managed(self) -> bool:
         """Whether a provider trains and serves the model behind its API."""
         return self.provider in MANAGED
+
+    @model_validator(mode="after")
+    def _start_can_be_gone_on_from(self) -> Self:
+        if self.start_from is not None and self.provider not in WARM:
+            raise ValueError(f"start_from is for {', '.join(WARM)}; {self.provider} starts from a base model: set start_from to null")
+        return self
 
     @model_validator(mode="after")
     def _objective_is_offered(self) -> Self:
