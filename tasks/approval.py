@@ -1,4 +1,4 @@
-"""A person's yes to what a run may cost, in the Prefect UI or by ``prooftune approve``."""
+"""A person's yes to what a run wants to do, in the Prefect UI or by ``prooftune approve``: to spend, or to put in use what it trained."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from prooftune.economics.approvals import Answer, answer, ask, read
+from prooftune.economics.approvals import PROMOTION, Answer, Question, answer, ask, read
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore, open_store
+from prooftune.storage.registry_document import NOBODY
 from prooftune.types import Decision, StageOutput
-from tasks.artifacts import show_markdown
+from tasks.artifacts import show_figures, show_markdown
+from tasks.events import emit_approval_needed
 from tasks.gate import write_decision
 from tasks.policies import policy
 from tasks.stage import Stage
 
-NOBODY = "nobody"
 LOOK_S = 10.0
 """How often the store is asked for an answer while the flow run is paused."""
 
@@ -36,7 +37,7 @@ LOOK_S = 10.0
 class Approval(RunInput):
     """What the Prefect UI asks for."""
 
-    decision: Literal["approve", "reject"] = Field(description="Whether the run may spend what it estimates.")
+    decision: Literal["approve", "reject"] = Field(description="Whether the run may do what it asks for: see its artifact `approval`.")
     by: str = Field(default="Prefect UI", description="Who decides.")
     reason: str = Field(default="", description="Why, for those who read the record.")
 
@@ -49,8 +50,9 @@ def ask_person(spec: RunSpec, run_key: str, estimate: StageOutput) -> tuple[Stag
     limit, usd = spec.budget.approve_above_usd, float(estimate.figures["usd"])
     if limit is None or usd <= limit:
         return (estimate,)
-    said = read(open_store(spec.store), run_key, usd) or _wait(spec, run_key, usd)
-    get_run_logger().info("%s: $%.2f %s by %s", run_key, usd, "approved" if said.approved else "rejected", said.by)
+    hours = spec.budget.approve_within_hours
+    why = f"budget.approve_above_usd is ${limit:,.2f}."
+    said = ask_for(open_store(spec.store), Question(key=run_key, usd=usd, task=spec.name), hours, why)
     return (estimate, record_answer(spec, said))
 
 
@@ -63,34 +65,44 @@ def record_answer(spec: RunSpec, said: Answer) -> StageOutput:
         (out / "approval.json").write_text(said.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return said.model_dump(mode="json") | write_decision(None if said.approved else _declined(spec, said), out)
 
-    return stage.perform(work)
+    output = stage.perform(work)
+    word = "approved" if said.approved else "rejected"
+    show_figures(said.model_dump(mode="json"), key="answer", description=f"The estimate of ${said.usd or 0:,.2f} was {word} by {said.by}.")
+    return output
 
 
-def _wait(spec: RunSpec, run_key: str, usd: float) -> Answer:
-    """Pause the flow run until somebody resumes it: the UI's form, `prooftune approve`, or the clock."""
-    store, hours = open_store(spec.store), spec.budget.approve_within_hours
-    ask(store, run_key, usd, str(flow_run.id))
+def ask_for(store: ObjectStore, question: Question, hours: float, why: str) -> Answer:
+    """Return the answer that is there, or pause the flow run until somebody gives one: the UI's form, `prooftune approve`, or the clock."""
+    key, usd = question.key, question.usd
+    said = read(store, key, usd) or _wait(store, question, hours, why)
+    get_run_logger().info("%s %s: %s by %s", key, question.text, "approved" if said.approved else "rejected", said.by)
+    return said
+
+
+def _wait(store: ObjectStore, question: Question, hours: float, why: str) -> Answer:
+    key, usd = question.key, question.usd
+    ask(store, key, usd, str(flow_run.id), question.task)
     show_markdown(
-        f"# ${usd:,.2f} need an approval\n\n`{run_key}` may cost ${usd:,.2f}; budget.approve_above_usd is "
-        f"${spec.budget.approve_above_usd:,.2f}.\n\nResume this run in the UI, or: `prooftune approve {run_key}`. Nobody's answer within "
-        f"{hours:g} hours is a no.",
+        f"# {key} {question.text}\n\n{why}\n\nResume this run in the UI, or: `prooftune approve {key}`. Nobody's answer within {hours:g} "
+        "hours is a no.",
         key="approval",
-        description="A person has to say yes",
+        description="The run goes on when a person says yes.",
     )
-    get_run_logger().warning("waits for an approval of $%.2f: prooftune approve %s", usd, run_key)
-    with _woken(store, run_key, usd, hours):
-        given = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600) + 600, poll_interval=2, key=f"approve-{round(usd * 100)}")
+    get_run_logger().warning("waits for an approval, %s %s: prooftune approve %s", key, question.text, key)
+    emit_approval_needed(question.task, key, f"{key} {question.text}. {why}", {"usd": usd, "within_hours": hours})
+    paused = PROMOTION if usd is None else round(usd * 100)
+    with _woken(store, key, usd, hours):
+        given = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600) + 600, poll_interval=2, key=f"approve-{paused}")
     if given is None:
         raise RuntimeError("the flow run was resumed without an answer; resume it with one")
     if given.by == NOBODY:  # is not kept: a person who comes late may still say yes, and the next run finds that or asks anew
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        unanswered = Answer(key=run_key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
-        return read(store, run_key, usd) or unanswered
-    return answer(store, run_key, usd, approved=given.decision == "approve", by=given.by, reason=given.reason)
+        return read(store, key, usd) or Answer(key=key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
+    return answer(store, key, usd, approved=given.decision == "approve", by=given.by, reason=given.reason)
 
 
 @contextmanager
-def _woken(store: ObjectStore, run_key: str, usd: float, hours: float) -> Iterator[None]:
+def _woken(store: ObjectStore, run_key: str, usd: float | None, hours: float) -> Iterator[None]:
     """Resume the paused flow run, from a thread, as soon as the store has an answer, or when the clock has run out.
 
     Who answers on another machine may not reach this flow run's server, and who is quick answers before it is paused.
@@ -127,6 +139,6 @@ def _declined(spec: RunSpec, said: Answer) -> Decision:
     why = f": {said.reason}" if said.reason else ""
     return Decision(
         verdict="do_not_fine_tune",
-        reasons=(f"The estimate of ${said.usd:,.2f} was rejected by {said.by} on {said.at[:10]}{why}.",),
+        reasons=(f"The estimate of ${said.usd or 0:,.2f} was rejected by {said.by} on {said.at[:10]}{why}.",),
         metric=spec.task.metric,
     )

@@ -1,4 +1,4 @@
-"""How a run ended, as its published manifest tells it."""
+"""How a run ended, as its published manifest tells it, and what a person said of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from typing import Any
 
 from prooftune.storage.manifest import find_run
 from prooftune.storage.objects import ObjectStore
-from prooftune.types import Decision, Evaluation, RunResult, RunWaiting, StageTime
+from prooftune.types import Decision, Evaluation, Frozen, RunResult, RunWaiting, StageTime
+
+
+class Promotion(Frozen):
+    """What came of asking a person whether a run is to be put in use."""
+
+    run_id: str
+    asked: bool
+    """False: the run was not held back for approval."""
+    in_use: bool = False
+    by: str = ""
+    """Who answered."""
+    reason: str = ""
+    note: str = ""
+    """Why the run is not in use."""
 
 
 def read_result(store: ObjectStore, run_id: str) -> RunResult:

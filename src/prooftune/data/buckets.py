@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,10 @@ class BucketFile:
     connection: Connection
     bucket: str
     key: str
+    version: str = ""
+    """The bucket's ETag: it differs whenever the content does."""
+    changed_at: datetime | None = None
+    """When the bucket took it, by the bucket's clock."""
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -66,6 +71,9 @@ def list_bucket(source: str) -> Iterator[BucketFile]:
             for entry in page.get("Contents", ()):
                 key = entry["Key"]
                 if key == prefix:
-                    yield BucketFile(key.rsplit("/", 1)[-1], entry["Size"], connection, bucket, key)
+                    name = key.rsplit("/", 1)[-1]
                 elif key.startswith(folder) and not key.endswith("/"):
-                    yield BucketFile(key.removeprefix(folder), entry["Size"], connection, bucket, key)
+                    name = key.removeprefix(folder)
+                else:
+                    continue
+                yield BucketFile(name, entry["Size"], connection, bucket, key, entry["ETag"], entry["LastModified"])

@@ -97,9 +97,13 @@ def explain(line: bytes) -> Flaw:
 _OUT_OF_RANGE = Flaw("out-of-range", "holds a number beyond the range of a double; write it as a string")
 
 
+CUT_OFF = "at the end of the file: the file is cut off"
+"""End of the reason for the last row of a file that is still being written, or was never written to its end."""
+
+
 def _broken(error: json.JSONDecodeError, *, last: bool) -> Flaw:
     if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string"):
-        why = "at the end of the file: the file is cut off" if last else "inside an object, a list or a string: the row is cut off"
+        why = CUT_OFF if last else "inside an object, a list or a string: the row is cut off"
         return Flaw("broken-line", f"breaks off after {len(error.doc):,} characters, {why}")
     return Flaw("broken-line", f"is not JSON: {error.msg.lower().removesuffix(' at')} at character {error.pos + 1}")
 

@@ -19,6 +19,7 @@ import numpy as np
 from prooftune.data.classes import class_sizes
 from prooftune.data.duplicates import connected
 from prooftune.data.lines import read_lines, write_lines
+from prooftune.data.old import OldRun
 from prooftune.errors import DataError, IntegrityError, Problem
 from prooftune.spec import Amount, Split
 from prooftune.storage.disk import sha256_of
@@ -40,10 +41,11 @@ class _Unit:
         return len(self.examples)
 
 
-def split(examples: Path, split: Split, out: Path) -> dict[str, object]:
+def split(examples: Path, split: Split, out: Path, old: OldRun | None = None) -> dict[str, object]:
     """Write ``train.jsonl``, ``validation.jsonl`` and ``holdout.jsonl`` and return their counts and the holdout's seal.
 
-    Rows stand in the order of their ids, which are digests, so the order says nothing about the source.
+    Rows stand in the order of their ids, which are digests, so the order says nothing about the source. What ``old`` held out is held out
+    again, and its share of what ``old`` did not know beside it: what ``old`` was trained on can prove nothing in a comparison with it.
 
     Raises:
         DataError: a column of the spec is missing or unreadable, or the units cannot fill three splits.
@@ -51,7 +53,7 @@ def split(examples: Path, split: Split, out: Path) -> dict[str, object]:
     rows = sorted(read_lines(examples, Example), key=_by_id)
     _require_columns(rows, split)
     column, units = _units(rows, split)
-    parts = _divide(units, split, len(rows))
+    parts = _divide(units, split, len(rows), old)
     used: dict[SplitName, list[Example]] = {
         name: sorted((row for unit in members for row in unit.examples), key=_by_id) for name, members in parts.items()
     }
@@ -59,7 +61,7 @@ def split(examples: Path, split: Split, out: Path) -> dict[str, object]:
     for name, members in used.items():
         write_lines(out / f"{name}.jsonl", members)
     counts: dict[str, int] = {name: len(members) for name, members in used.items()}
-    return {
+    figures: dict[str, object] = {
         "counts": {**counts, "unused": len(rows) - sum(counts.values())},
         "holdout_sha256": sha256_of(out / "holdout.jsonl"),
         "order": "time" if split.time_by else "random",
@@ -69,6 +71,7 @@ def split(examples: Path, split: Split, out: Path) -> dict[str, object]:
         "largest_group": max(len(unit) for unit in units),
         "overlap": {"ids": 0, "groups": 0},  # proven above, or the stage would have failed
     }
+    return figures if old is None else figures | {"held_out_again": sum(row.id in old.sealed for row in used["holdout"])}
 
 
 def verify_seal(holdout: Path, sha256: str) -> None:
@@ -180,17 +183,24 @@ def _luck(seed: int, name: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64
 
 
-def _divide(units: Sequence[_Unit], split: Split, total: int) -> dict[SplitName, list[_Unit]]:
+def _divide(units: Sequence[_Unit], split: Split, total: int, old: OldRun | None) -> dict[SplitName, list[_Unit]]:
     holdout, validation = _count(split.holdout, total), _count(split.validation, total)
+    again, fresh = _held_out_before(units, old)
+    holdout = sum(map(len, again)) + round(holdout / max(total, 1) * sum(map(len, fresh)))
     if holdout + validation >= total or len(units) < 3:
         raise DataError(
             f"{total} examples in {len(units)} groups cannot give {holdout} held out, {validation} for validation and some to train on; "
             "bring more data, or lower data.split.holdout and data.split.validation"
         )
     chronological = split.time_by is not None
-    order = _newest_first(units) if chronological else _spread(units, split.seed)
+
+    def in_order(some: Sequence[_Unit]) -> list[_Unit]:
+        return _newest_first(some) if chronological else _spread(some, split.seed)
+
     parts: dict[SplitName, list[_Unit]] = {}
-    parts["holdout"], order = _take(order, holdout, prefix=chronological)
+    parts["holdout"] = [*again, *_take(in_order(fresh), holdout - sum(map(len, again)), prefix=chronological)[0]]
+    sealed = {id(unit) for unit in parts["holdout"]}
+    order = [unit for unit in in_order(units) if id(unit) not in sealed]
     parts["validation"], order = _take(order, validation, prefix=chronological)
     parts["train"] = order if split.train is None else _take(order, split.train, prefix=False)[0]
     if empty := [name for name in parts if not parts[name]]:
@@ -200,6 +210,15 @@ def _divide(units: Sequence[_Unit], split: Split, total: int) -> dict[SplitName,
             "and a group is never divided; choose another data.split.group_by or larger splits"
         )
     return parts
+
+
+def _held_out_before(units: Sequence[_Unit], old: OldRun | None) -> tuple[list[_Unit], Sequence[_Unit]]:
+    """Return the units that an old run held out, and those from which the rest of the holdout is drawn: all that it did not know."""
+    if old is None:
+        return [], units
+    again = [unit for unit in units if any(row.id in old.sealed for row in unit.examples)]
+    known = old.sealed | old.learnt
+    return again, [unit for unit in units if not any(row.id in known for row in unit.examples)] if again else units
 
 
 def _count(amount: Amount, total: int) -> int:

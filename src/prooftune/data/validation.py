@@ -16,6 +16,7 @@ from prooftune.data.cleaning import drop_exact_duplicates, group_near_duplicates
 from prooftune.data.duplicates import Clusters
 from prooftune.data.expectations import check_expectations
 from prooftune.data.lines import read_lines, write_lines
+from prooftune.data.old import OldRun, join_old
 from prooftune.errors import DataError, Problem
 from prooftune.spec import Data
 from prooftune.types import Example, Finding, Progress, Record, Report, no_report
@@ -32,7 +33,9 @@ TOP_TARGETS = 20
 REPORT_EVERY = 2000
 
 
-def validate(records: Path, problems: Path, data: Data, out: Path, report: Report = no_report) -> dict[str, object]:
+def validate(
+    records: Path, problems: Path, data: Data, out: Path, report: Report = no_report, old: OldRun | None = None
+) -> dict[str, object]:
     """Write the examples that go on to the split, and all findings.
 
     Into ``out`` go ``examples.jsonl`` (types.Example, source order), ``findings.jsonl`` (types.Finding, source order, those of ingest
@@ -40,7 +43,8 @@ def validate(records: Path, problems: Path, data: Data, out: Path, report: Repor
 
     A row is *invalid* when ingest could not read it or it has no valid form of ``data.shape``; only that counts for ``data.on_invalid``.
     Duplicates, contradictions and personal data are flaws of valid rows: cleaning deals with them as the spec says. Personal data comes
-    first, so that rows that differ only in a phone number count as the same.
+    first, so that rows that differ only in a phone number count as the same. The examples of ``old`` are cleaned together with the
+    source's; the figures count them as rows.
 
     Raises:
         DataError: invalid rows with ``on_invalid: fail``; personal data with ``pii: stop``; no example left; a failed critical expectation.
@@ -56,7 +60,8 @@ def validate(records: Path, problems: Path, data: Data, out: Path, report: Repor
     rejected = [finding for finding in findings if finding.action == "dropped"]
     _refuse(rejected, converted, data)
 
-    kept, flaws, clusters = _clean(converted, data)
+    kept, added, flaws, clusters = _clean(converted, data, old)
+    converted += added
     findings = sorted([*findings, *flaws], key=lambda finding: (place(finding.where), finding.code))
     if not kept:
         raise DataError(f"all {len(converted)} valid examples were dropped in cleaning:", _problems(findings))
@@ -68,15 +73,22 @@ def validate(records: Path, problems: Path, data: Data, out: Path, report: Repor
     expectations = check_expectations(out / "profile.csv", out / "data_docs")
     figures = _figures(converted, kept, findings, rejected, clusters)
     logger.info("kept %s of %s rows, %s findings", f"{len(kept):,}", f"{figures['rows']:,}", f"{len(findings):,}")
-    return {**figures, "shape": data.shape, "expectations": expectations}
+    return {**figures, "shape": data.shape, "expectations": expectations} | ({} if old is None else {"old": len(added)})
 
 
-def _clean(examples: Sequence[Example], data: Data) -> tuple[list[Example], list[Finding], Clusters]:
+def _clean(examples: Sequence[Example], data: Data, old: OldRun | None) -> tuple[list[Example], list[Example], list[Finding], Clusters]:
+    """Return the examples that go on, those of the old run that were looked at, the findings on both, and the near-duplicates."""
     kept, personal = handle_pii(examples, data.pii)
+    added: list[Example] = []
+    if old is not None:
+        kept, added, joined = join_old(kept, old, data.old.keep)
+        theirs = {example.id for example in added}
+        rest, again = handle_pii([example for example in kept if example.id in theirs], data.pii)  # its policy may have been another
+        kept, personal = [*(example for example in kept if example.id not in theirs), *rest], [*personal, *joined, *again]
     kept, duplicates = drop_exact_duplicates(kept)
     kept, contradictions = settle_contradictions(kept, data.contradictions)
     kept, near, clusters = group_near_duplicates(kept)
-    return kept, [*personal, *duplicates, *contradictions, *near], clusters
+    return kept, added, [*personal, *duplicates, *contradictions, *near], clusters
 
 
 def _shape(records: Path, data: Data) -> shapes.Shape:

@@ -63,6 +63,12 @@ class Learnt(RootModel[Conversation | Pair]):
         """What it was learnt in answer to, with or without the answer."""
         return self.root.messages if isinstance(self.root, Conversation) else self.root.input.messages
 
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """The prompt and the answer that was learnt."""
+        pair = self.root
+        return pair.messages if isinstance(pair, Conversation) else (*pair.input.messages, *pair.preferred_output)
+
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -131,7 +137,7 @@ def evaluate_against_champion(
     asked.out.mkdir(exist_ok=True)
     known = [*_texts_of(rival.train, Learnt), *(_texts_of(rival.validation, Learnt) if rival.validation else [])]
     try:
-        contender = _champion(rival, store, spec, asked.out)
+        contender = open_champion(rival, store, spec.data.residency, asked.out)
         champions, seen_by_champion = _answers(contender, asked, holdout, holdout_sha256, known)
     except StoreUnavailable:
         raise
@@ -214,18 +220,20 @@ def _user_text(messages: Sequence[Message]) -> str:
     return "\n".join(message.content for message in messages if message.role == "user")
 
 
-def _champion(rival: ChampionFiles, store: ObjectStore, spec: RunSpec, out: Path) -> Contender:
-    """Return the champion on this machine or at its provider.
+def open_champion(rival: ChampionFiles, store: ObjectStore, residency: str | None, out: Path, name: str = "champion_new") -> Contender:
+    """Return the champion on this machine or at its provider, to be asked what must stay in ``residency``.
+
+    ``out`` keeps a provider's answers as they come.
 
     Raises:
         SpecError: data must not go to its provider.
         EnvironmentLacks: its provider's key or SDK is not there.
     """
-    backend, system, name = rival.spec.backend, rival.spec.task.system, "champion_new"
+    backend, system = rival.spec.backend, rival.spec.task.system
     if rival.managed is not None:
-        wanted, allowed = spec.data.residency, rival.spec.data.residency
-        if wanted not in (None, allowed):
-            raise SpecError(f"its run kept to data.residency {allowed}, and the new holdout must stay in {wanted}")
+        allowed = rival.spec.data.residency
+        if residency not in (None, allowed):
+            raise SpecError(f"its run kept to data.residency {allowed}, and the new holdout must stay in {residency}")
         base = ManagedBase.of(rival.spec, {})
         return Contender(name, partial(tuned_answerer, base, rival.managed, store, out / f"{name}.answers.jsonl"), base.counter, system)
     tokenizer = load_tokenizer(rival.base, trust_remote_code=backend.trust_remote_code)

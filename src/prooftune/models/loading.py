@@ -87,6 +87,26 @@ def _keep_unpacked(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def load_trainable(
+    folder: Path, start: Path | None, *, kind: Kind = "lora", device: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Load what training begins with: the base model in ``folder``, or what an earlier training left in ``start``, ready to go on.
+
+    Raises:
+        ModelUnavailable: ``start`` holds neither an adapter nor a model in safetensors.
+    """
+    if start is None or kind == "full":
+        return load_base(start or folder, kind=kind, device=device, trust_remote_code=trust_remote_code)
+    _require_adapter(start)
+    from peft import PeftModel
+
+    base = load_base(folder, kind=kind, device=device, trust_remote_code=trust_remote_code)
+    model = PeftModel.from_pretrained(base, start, is_trainable=True)
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(folder)  # a published adapter has its hub id, which PEFT would look up at each checkpoint
+    return model
+
+
 def load_candidate(
     folder: Path, trained: Path, *, kind: Kind = "lora", device: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedModel:
@@ -97,12 +117,16 @@ def load_candidate(
     """
     if (trained / "config.json").is_file():
         return load_base(trained, kind=kind, device=device, trust_remote_code=trust_remote_code)
-    if not (trained / "adapter_model.safetensors").is_file():
-        raise ModelUnavailable(f"{trained} holds no adapter_model.safetensors; it is not an adapter that can be loaded safely")
+    _require_adapter(trained)
     from peft import PeftModel
 
     base = load_base(folder, kind=kind, device=device, trust_remote_code=trust_remote_code)
     return PeftModel.from_pretrained(base, trained, is_trainable=False).eval()
+
+
+def _require_adapter(folder: Path) -> None:
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelUnavailable(f"{folder} holds no adapter_model.safetensors; it is not an adapter that can be loaded safely")
 
 
 def _one_line(error: Exception) -> str:

@@ -166,7 +166,7 @@ class OpenAITuner:
         if order.objective == "reinforcement" and files.validation is None:
             raise SpecError(f"{order.provider} asks for a validation file with reinforcement tuning; set data.split.validation above 0")
         return {
-            "model": order.model,
+            "model": order.start or order.model,
             "training_file": files.train,
             "method": openai_rows.method(order),
             "seed": order.seed,

@@ -11,6 +11,8 @@ from prooftune.providers.submission import Rows
 from prooftune.providers.tuning import Order, Tuner
 from prooftune.spec import RunSpec
 from prooftune.storage.disk import sha256_of
+from prooftune.storage.objects import open_store
+from prooftune.training.start import start_model
 
 
 def write_rows(tuner: Tuner, spec: RunSpec, splits: Mapping[str, Path], folder: Path) -> Rows:
@@ -24,7 +26,12 @@ def write_rows(tuner: Tuner, spec: RunSpec, splits: Mapping[str, Path], folder: 
 
 
 def order_of(tuner: Tuner, spec: RunSpec, rows: Rows) -> Order:
-    """Return what a spec orders: its digest is the run key."""
+    """Return what a spec orders: its digest is the run key. The run that it goes on from, where the spec names one, is in the spec's store.
+
+    Raises:
+        SpecError: the provider cannot go on from that run.
+    """
+    run = spec.backend.start_from
     grader = spec.provider.grader
     return Order(
         provider=tuner.provider,
@@ -36,6 +43,7 @@ def order_of(tuner: Tuner, spec: RunSpec, rows: Rows) -> Order:
         name=spec.name,
         train_sha256=sha256_of(rows.train),
         validation_sha256=sha256_of(rows.validation) if rows.validation else None,
+        start=None if run is None else start_model(open_store(spec.store), run, spec.backend, tuner.address),
         grader=json.dumps(grader, sort_keys=True) if grader else None,
     )
 

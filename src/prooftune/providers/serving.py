@@ -10,11 +10,10 @@ to another store, of a colleague with the same account say: it is shown and left
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from pydantic import ValidationError
@@ -24,15 +23,13 @@ from prooftune.providers.chat import ChatModel
 from prooftune.providers.submission import PATIENCE, Patience
 from prooftune.providers.tuning import Deployment, Tuner
 from prooftune.spec import Provider
+from prooftune.storage.leases import RENEW_S, alive, kept_renewed
 from prooftune.storage.objects import NoSuchObject, ObjectStore
 from prooftune.types import Frozen
 
 log = logging.getLogger(__name__)
 
 FOLDER = "ledger/deployments/"
-RENEW_S = 60.0
-DEAD_AFTER_S = 600.0
-"""A lease that was not renewed for so long belongs to a dead run: ten renewals were missed."""
 READY_WITHIN_S = 3600.0
 
 
@@ -138,7 +135,7 @@ def _leave(tuner: Tuner, store: ObjectStore, lease: Lease) -> None:
     now = datetime.now(UTC)
     _write(store, lease.model_copy(update={"renewed": now, "leaving": True}))
     others = [one for one in read_leases(store, lease.name) if one.holder != lease.holder]
-    if not any(_alive(one, now) and not one.leaving for one in others):
+    if not any(alive(one.renewed, now) and not one.leaving for one in others):
         tuner.take_down(lease.name)
     store.delete(key_of(lease.name, lease.holder))
 
@@ -186,7 +183,7 @@ def sweep(
         if remove:
             up = {one.name for one in here if not one.removed}
             for lease in leases:
-                if (lease.provider, lease.address) == account and lease.name not in up and not _alive(lease, now):
+                if (lease.provider, lease.address) == account and lease.name not in up and not alive(lease.renewed, now):
                     store.delete(key_of(lease.name, lease.holder))
     return Sweep(deployments=tuple(found), not_asked=tuple(not_asked))
 
@@ -210,7 +207,7 @@ def key_of(name: str, holder: str) -> str:
 
 
 def _swept(tuner: Tuner, deployment: Deployment, lease: Lease | None, remove: bool, now: datetime) -> Swept:
-    in_use = lease is not None and _alive(lease, now)
+    in_use = lease is not None and alive(lease.renewed, now)
     since = deployment.created_at or (lease.since if lease else None)
     failed = ""
     removable = remove and lease is not None and not in_use
@@ -230,10 +227,6 @@ def _swept(tuner: Tuner, deployment: Deployment, lease: Lease | None, remove: bo
         removed=removable and not failed,
         failed=failed,
     )
-
-
-def _alive(lease: Lease, now: datetime) -> bool:
-    return now - lease.renewed < timedelta(seconds=DEAD_AFTER_S)
 
 
 def _ready(tuner: Tuner, deployment: Deployment, patience: Patience) -> Deployment:
@@ -257,21 +250,12 @@ def _ready(tuner: Tuner, deployment: Deployment, patience: Patience) -> Deployme
 
 @contextmanager
 def _renewed(store: ObjectStore, lease: Lease) -> Iterator[None]:
-    """Write the lease, and renew it from a thread until the block ends."""
-    _write(store, lease)
-    over = threading.Event()
+    """Write the lease, and renew it until the block ends."""
 
-    def renew() -> None:
-        while not over.wait(RENEW_S):
-            try:
-                _write(store, lease.model_copy(update={"renewed": datetime.now(UTC)}))
-            except ProoftuneError as error:  # the next renewal may succeed, and a lease outlives nine that fail
-                log.warning("the lease of %s was not renewed: %s", lease.name, error)
+    def renew() -> bool:
+        _write(store, lease.model_copy(update={"renewed": datetime.now(UTC)}))
+        return True
 
-    thread = threading.Thread(target=renew, name=f"lease-{lease.name}", daemon=True)
-    thread.start()
-    try:
+    renew()
+    with kept_renewed(lease.name, renew, RENEW_S):
         yield
-    finally:
-        over.set()
-        thread.join()

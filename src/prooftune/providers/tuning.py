@@ -42,6 +42,8 @@ class Order(Frozen):
     validation_sha256: str | None = None
     grader: str | None = None
     """JSON of the grader of a reinforcement tuning."""
+    start: str | None = None
+    """Tuned model that the training goes on from, as the provider calls it; None = it starts from the base model."""
     attempt: int = 1
     """Raised by a person who wants a failed or cancelled job done again."""
 

@@ -41,7 +41,10 @@ class Brain(Protocol):
         """Return the tokens of a conversation, by the tokenizer of the model behind the stand-in."""
 
     def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
-        """Tune ``model`` on the rows; from then on ``tuned`` answers. ``report`` hears of optimizer steps, with losses in its text."""
+        """Tune ``model``, a base model or a tuned one, on the rows; from then on ``tuned`` answers.
+
+        ``report`` hears of optimizer steps, with losses in its text.
+        """
 
     def answer(self, model: str, prompt: Sequence[Message], max_tokens: int) -> Answered:
         """Answer as the base model or a tuned one would. Raises KeyError for a tuned model that does not exist."""
@@ -66,11 +69,11 @@ class CannedBrain:
     tuned: dict[str, list[tuple[frozenset[str], str]]] = field(default_factory=dict)
 
     def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
-        """Remember the rows; losses are those of a curve, not of a model."""
+        """Remember the rows, and those of the tuned model that is gone on from; losses are those of a curve, not of a model."""
         for epoch in range(1, epochs + 1):
             text = f"loss {2 / (epoch + 1):.4f}, validation {2.1 / (epoch + 1):.4f} (canned)"
             report(Progress(done=epoch, total=epochs, unit="steps", text=text))
-        self.tuned[tuned] = [(_words(row.prompt), row.target) for row in rows]
+        self.tuned[tuned] = self.tuned.get(model, []) + [(_words(row.prompt), row.target) for row in rows]
 
     def count(self, messages: Sequence[Message]) -> int:
         """Return the tokens of a conversation."""
@@ -120,7 +123,7 @@ class DemoBrain:
         self._counter: Counter | None = None
 
     def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
-        """Train a LoRA adapter on the upper layers, as the demo's spec does."""
+        """Train a LoRA adapter on the upper layers, as the demo's spec does, or go on with a tuned model's."""
         from prooftune.data.lines import write_lines
         from prooftune.models.resolve import resolve_model
         from prooftune.spec import Method, Task, Tracking
@@ -145,6 +148,7 @@ class DemoBrain:
                 tracking=Tracking(),
                 report=report,
                 keep=1,
+                start=self._adapters.get(model),
             )
         self._adapters[tuned] = out / "adapter"
 

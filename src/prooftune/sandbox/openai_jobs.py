@@ -56,12 +56,12 @@ class FineTuning:
         self.check(body)
         kind, chosen = self._method(body)
         problem, rows, validation = self._read(body, kind)
-        model = self.models[body["model"]]
+        model = self.started_from(body["model"])
         epochs = chosen.get("n_epochs", "auto")
         job = Tuning(
             id=new_id("ftjob-"),
             model=model,
-            tuned=self.tuned_name(model, body.get("suffix") or ""),
+            tuned=self.tuned_name(self._root(model), body.get("suffix") or ""),
             rows=rows,
             validation=validation,
             epochs=3 if epochs == "auto" else int(epochs),
@@ -75,7 +75,7 @@ class FineTuning:
         """Refuse what the API refuses at once."""
         if unknown := sorted(body.keys() - self.fields):
             raise Refused(400, f"Unrecognized request argument supplied: {unknown[0]}", "unknown_parameter", unknown[0])
-        if body.get("model") not in self.models:
+        if not self.started_from(str(body.get("model"))):
             told = f"Model {body.get('model')} is not available for fine-tuning or does not exist."
             raise Refused(400, told, "model_not_available", "model")
         for name in ("training_file", "validation_file"):
@@ -93,6 +93,16 @@ class FineTuning:
             len(metadata) <= 16 and all(isinstance(v, str) and len(k) <= 64 and len(v) <= 512 for k, v in metadata.items())
         ):
             raise Refused(400, "Invalid metadata: up to 16 pairs, keys of 64 and values of 512 characters.", "invalid_value", "metadata")
+
+    def started_from(self, name: str) -> str:
+        """Return what a job of this model starts from: a base model's version, or a tuned model, which is gone on from; "" = neither."""
+        tuned = any(job.tuned == name and job.phase == "succeeded" for job in self.works.jobs.values())
+        return name if tuned else self.models.get(name, "")
+
+    def _root(self, model: str) -> str:
+        """Return the base model's version behind a tuned model, however often it was tuned."""
+        before = next((job for job in self.works.jobs.values() if job.tuned == model), None)
+        return model if before is None else self._root(before.model)
 
     def _method(self, body: dict[str, Any]) -> tuple[Kind, dict[str, Any]]:
         method = body.get("method") or {"type": "supervised", "supervised": {"hyperparameters": body.get("hyperparameters") or {}}}

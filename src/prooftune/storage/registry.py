@@ -18,16 +18,19 @@ from prooftune.storage.objects import NoSuchObject, ObjectStore
 from prooftune.storage.registry_contest import WEIGHTS, Contest, contest_of
 from prooftune.storage.registry_document import (
     FOLDER,
+    Approval,
     Change,
     Registration,
     Registry,
     champions_in_line,
     change_registry,
+    changed_meanwhile,
     key_of,
     opponent_of,
     promoted_by_gate,
     read_document,
     rollback_of,
+    with_champion,
 )
 from prooftune.types import ArtifactRef, Decision
 
@@ -47,8 +50,10 @@ class Author(NamedTuple):
     reason: str
 
 
-def register(store: ObjectStore, task: str, run_id: str, manifest: ArtifactRef, decision: Decision) -> dict[str, Any]:
+def register(store: ObjectStore, task: str, run_id: str, manifest: ArtifactRef, decision: Decision, *, ask: bool = False) -> dict[str, Any]:
     """Record a published run's verdict; ``promote`` makes it the champion. A run that is registered already changes nothing.
+
+    Where a person is to be asked (``ask``), ``promote`` makes it the challenger until ``settle_approval`` says what was answered.
 
     The gate's decision is about the champion that the candidate met, by the run's ``champion.json``. Where another one is in use by now,
     the run becomes the challenger instead; where a person has rolled the run or its weights back, it is only entered.
@@ -65,14 +70,14 @@ def register(store: ObjectStore, task: str, run_id: str, manifest: ArtifactRef, 
     def with_run(registry: Registry) -> Registry:
         if registry.entry_of(run_id) is not None:
             return registry
-        return _entered(registry, _registration(registry, run_id, manifest, decision, contest))
+        return _entered(registry, _registration(registry, run_id, manifest, decision, contest), ask)
 
     registry = change_registry(store, task, with_run)
     log.info("registered %s for %s: %s, champion %s", run_id, task, decision.verdict, registry.champion)
     return registry.model_dump(mode="json") | {"note": _note_on(registry, run_id)}
 
 
-def _entered(registry: Registry, entry: Registration) -> Registry:
+def _entered(registry: Registry, entry: Registration, ask: bool) -> Registry:
     """Return the registry with one more run, as champion or challenger where it is one."""
     undone = rollback_of(registry, entry.run_id, entry.weights)
     outdated = entry.met != opponent_of(registry, entry.weights)
@@ -80,12 +85,14 @@ def _entered(registry: Registry, entry: Registration) -> Registry:
     if verdict == "promote" and undone is not None:
         entry = entry.model_copy(update={"held_back": _rolled_back(registry.task, entry.run_id, undone)})
     elif verdict == "promote" and outdated:
-        entry = entry.model_copy(update={"held_back": _changed(entry, registry)})
+        entry = entry.model_copy(update={"held_back": changed_meanwhile(entry, registry)})
+    elif verdict == "promote" and ask:
+        entry = entry.model_copy(update={"approval": Approval(), "held_back": f"waits for approval: `prooftune approve {entry.run_id}`"})
     entered = registry.model_copy(update={"history": (*registry.history, entry)})
     if verdict == "promote" and not entry.held_back:
-        return _with_champion(entered, promoted_by_gate(entry))
+        return with_champion(entered, promoted_by_gate(entry))
     challenges = verdict == "inconclusive" or (verdict == "promote" and undone is None)
-    if challenges and registry.champion is not None:
+    if challenges and (registry.champion is not None or entry.approval is not None):
         return entered.model_copy(update={"challenger": entry.run_id})
     return entered
 
@@ -110,7 +117,7 @@ def promote(store: ObjectStore, task: str, run_id: str, *, reason: str, by: str,
     _require_fit(published, task, decision, force)
     manifest, contest = store.measure(f"runs/{run_id}/manifest.json"), contest_of(store, run_id)
 
-    def with_champion(registry: Registry) -> Registry:
+    def promoted(registry: Registry) -> Registry:
         if registry.champion == run_id:
             return registry
         if registry.entry_of(run_id) is None:
@@ -118,9 +125,9 @@ def promote(store: ObjectStore, task: str, run_id: str, *, reason: str, by: str,
             registry = registry.model_copy(update={"history": (*registry.history, entry)})
         forced = decision.verdict != "promote"
         change = Change(action="promote", champion_before=registry.champion, champion=run_id, at=_now(), forced=forced, **author._asdict())
-        return _with_champion(registry, change)
+        return with_champion(registry, change)
 
-    registry = change_registry(store, task, with_champion)
+    registry = change_registry(store, task, promoted)
     log.info("promoted %s for %s by %s", run_id, task, author.by)
     return registry.model_dump(mode="json")
 
@@ -207,10 +214,6 @@ def _rolled_back(task: str, run_id: str, undone: Change) -> str:
     return f"{which}rolled back by {undone.by}: {undone.reason}; `prooftune promote {task} {run_id} --reason …` puts it back"
 
 
-def _changed(entry: Registration, registry: Registry) -> str:
-    return f"the champion changed meanwhile ({entry.met or 'none'} → {registry.champion or 'none'}): run again to meet it"
-
-
 def _require_fit(published: Manifest, task: str, decision: Decision, force: bool) -> None:
     run_id, name = published.run_id, published.facts.get("name")
     if name != task:
@@ -242,11 +245,6 @@ def _registration(registry: Registry, run_id: str, manifest: ArtifactRef, decisi
         met=contest.met if contest.told else opponent_of(registry, contest.weights),
         weights=contest.weights,
     )
-
-
-def _with_champion(registry: Registry, change: Change) -> Registry:
-    """A challenger was compared with the former champion, so it is one no longer."""
-    return registry.model_copy(update={"champion": change.champion, "challenger": None, "changes": (*registry.changes, change)})
 
 
 def _now() -> str:

@@ -17,9 +17,27 @@ from prooftune.types import ArtifactRef, Decision, Frozen
 FOLDER = "registry/"
 GATE = "gate"
 """Who changes the champion where no person does."""
+NOBODY = "nobody"
+"""Who rejects where no person has answered in time."""
 _ATTEMPTS = 100
 """Each lost race means that another process has won one, so this many processes may register at once."""
 _LONGEST_PAUSE = 0.5
+
+
+class Approval(Frozen):
+    """A person's word on a promotion that the gate has decided."""
+
+    approved: bool | None = None
+    """None = it is waited for."""
+    by: str = ""
+    reason: str = ""
+    at: str = ""
+    """UTC, ISO 8601."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a person has answered; that nobody did in time may still be put right."""
+        return self.approved is not None and self.by != NOBODY
 
 
 class Registration(Frozen):
@@ -38,6 +56,8 @@ class Registration(Frozen):
     """SHA-256 of its safetensors files, sorted; empty where it trained nothing, or was registered before they were kept."""
     held_back: str = ""
     """Why the verdict ``promote`` did not make it the champion."""
+    approval: Approval | None = None
+    """What a person said of its promotion; None = nobody has to be asked."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,7 +69,8 @@ class Registration(Frozen):
 class Change(Frozen):
     """One change of the champion."""
 
-    action: Literal["register", "promote", "rollback"]
+    action: Literal["register", "approve", "promote", "rollback"]
+    """``register``: by the gate; ``approve``: by the gate and a person who was asked; ``promote``, ``rollback``: by a person."""
     champion_before: str | None
     champion: str
     at: str
@@ -139,6 +160,16 @@ def promoted_by_gate(entry: Registration) -> Change:
         by=GATE,
         reason="the gate's verdict is promote",
     )
+
+
+def changed_meanwhile(entry: Registration, registry: Registry) -> str:
+    """Return why a run is held back that met another champion than the one in use."""
+    return f"the champion changed meanwhile ({entry.met or 'none'} → {registry.champion or 'none'}): run again to meet it"
+
+
+def with_champion(registry: Registry, change: Change) -> Registry:
+    """Return the registry with another champion. A challenger was compared with the former one, so it is one no longer."""
+    return registry.model_copy(update={"champion": change.champion, "challenger": None, "changes": (*registry.changes, change)})
 
 
 def change_registry(store: ObjectStore, task: str, change: Callable[[Registry], Registry]) -> Registry:

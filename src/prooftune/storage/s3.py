@@ -87,7 +87,8 @@ class S3Store:
         write_id, checksum = uuid.uuid4().hex, _base64(hashlib.sha256(data).digest())
         with self._requests(f"write {key}") as s3:
             try:
-                answer = s3.put_object(**self._at(key), Body=data, ChecksumSHA256=checksum, Metadata={"write": write_id}, **condition)
+                described: Any = {"ContentType": _content_type(key), "Metadata": {"write": write_id}}
+                answer = s3.put_object(**self._at(key), Body=data, ChecksumSHA256=checksum, **described, **condition)
                 return answer["ETag"]
             except s3.exceptions.ClientError as error:
                 if not condition or not _is_lost_race(error.response):
@@ -130,7 +131,8 @@ class S3Store:
         with self._requests(f"upload {key}") as s3:
             if len(file.parts) == 1:
                 checksum = _base64(file.parts[0])
-                s3.put_object(**self._at(key), Body=file.read_part(1), ChecksumSHA256=checksum, Metadata={"sha256": file.sha256})
+                described: Any = {"ContentType": _content_type(key), "Metadata": {"sha256": file.sha256}}
+                s3.put_object(**self._at(key), Body=file.read_part(1), ChecksumSHA256=checksum, **described)
             else:
                 self._send_parts(s3, file, key)
         self._verify(ref, _checksum(file))
@@ -251,6 +253,11 @@ class S3Store:
 def _is_lost_race(response: Mapping[str, Any]) -> bool:
     # If-Match on an object that is gone is answered 404.
     return response["Error"].get("Code", "") in _LOST_RACE | {"NoSuchKey"}
+
+
+def _content_type(key: str) -> str:
+    """Return the content type: a browser shows a page, and saves everything else."""
+    return "text/html; charset=utf-8" if key.endswith(".html") else "binary/octet-stream"
 
 
 def _base64(digest: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prooftune.data.tokens import encode_examples
 from prooftune.errors import DataError, EnvironmentLacks
-from prooftune.models.loading import load_base, load_tokenizer, pick_device
+from prooftune.models.loading import load_tokenizer, load_trainable, pick_device
 from prooftune.spec import Method, Task, Tracking
 from prooftune.tracking.mlflow_registry import refusals, require_server
 from prooftune.training.batches import Schedule, plan_schedule
@@ -47,13 +47,15 @@ def train(
     tracking: Tracking = Tracking(),  # noqa: B008 - frozen
     report: Report = no_report,
     keep: int = 1,
+    start: Path | None = None,
 ) -> dict[str, object]:
     """Train on one split, check the loss on another, and keep the weights of the ``keep`` best checks.
 
     Writes ``adapter/`` (for ``full``: ``model/``) with tokenizer and chat template for the best check, ``further/STEP/`` with the weights
     alone for the next best ones, ``log.jsonl`` and ``training.json``. After a kill, the same call with the same ``out`` goes on from the
     newest intact checkpoint there and ends, on CPU and with as many threads, with the same bytes as an undisturbed training.
-    ``model_name`` is what the adapter calls its base model; null = the folder's name.
+    ``model_name`` is what the adapter calls its base model; null = the folder's name. ``start`` is the folder of an adapter (for ``full``:
+    of a whole model) whose weights it goes on from, with a new optimizer and schedule.
 
     Returns:
         Figures: steps, losses (nats per supervised token), tokens, parameters, device, what was overfitted, ``further_steps`` from better
@@ -81,7 +83,7 @@ def train(
     resume = newest_intact(setting.checkpoints, keep)
     done_before = 0 if resume is None else int(read_state(resume)["global_step"])
     report(Progress(done=done_before, total=schedule.steps, unit="steps", text="loading the model"))
-    model = load_base(model_folder, kind=method.kind, device=setting.device, trust_remote_code=trust_remote_code)
+    model = load_trainable(model_folder, start, kind=method.kind, device=setting.device, trust_remote_code=trust_remote_code)
     trainer = build_trainer(model, tokenizer, stream, checks, method, schedule, setting)
     started = time.monotonic()
     if resume is None or not _is_end(read_state(resume), schedule):

@@ -68,7 +68,7 @@ def build_trainer(
         train_dataset=dataset(stream),
         eval_dataset=dataset(checks),
         processing_class=tokenizer,
-        peft_config=None if method.kind == "full" else adapter_config(model, method),
+        peft_config=None if method.kind == "full" or hasattr(model, "peft_config") else adapter_config(model, method),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # stdout belongs to the command line
@@ -154,9 +154,11 @@ def _trainer_class(checks: Sequence[Encoded]) -> type[SFTTrainer]:
 
 
 def _arguments(method: Method, schedule: Schedule, setting: Setting) -> SFTConfig:
+    import torch
     from trl import SFTConfig
 
     cuda = setting.device == "cuda"
+    ampere = cuda and torch.cuda.get_device_capability() >= (8, 0)  # what is older has no TF32, and transformers refuses it
     return SFTConfig(
         output_dir=str(setting.checkpoints),
         # The stream already holds all epochs in order, so the trainer sees a single one.
@@ -171,7 +173,7 @@ def _arguments(method: Method, schedule: Schedule, setting: Setting) -> SFTConfi
         optim="adamw_torch",
         use_cpu=not cuda,
         bf16=cuda,
-        tf32=True if cuda else None,
+        tf32=True if ampere else None,
         gradient_checkpointing=cuda and method.kind == "qlora",  # recomputing buys memory with time
         seed=method.seed,
         data_seed=method.seed,

@@ -1,0 +1,325 @@
+"""Retraining on a Prefect server: from a signal to a verdict, once; the champion is the reference, and a person may have the last word."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from fixtures_openai import KEY
+from fixtures_tickets import managed_fields
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from tests_support import ROOT, toy_rows, write_jsonl
+
+from flows.cli import main
+from flows.resume import go_on
+from flows.retrain import retrain
+from prooftune.data.lines import read_lines
+from prooftune.economics.approvals import open_questions
+from prooftune.retraining.admission import admit
+from prooftune.retraining.claims import Claim, read_retrains
+from prooftune.retraining.composition import compose, keep_composition
+from prooftune.sandbox.http import serving
+from prooftune.sandbox.models import CannedBrain
+from prooftune.sandbox.openai import OpenAIApi
+from prooftune.spec import RunSpec, parse_spec
+from prooftune.storage.manifest import read_manifest
+from prooftune.storage.objects import ObjectStore, open_store
+from prooftune.storage.registry import history
+from prooftune.types import Example, Report
+from prooftune.verification import verify_run
+from prooftune.watching.signals import Signal
+
+pytestmark = pytest.mark.slow  # whole runs with training: some minutes
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task whose data grow in a folder."""
+
+    name: str
+    folder: Path
+    model: Path
+
+    def spec(self, **changes: dict[str, Any]) -> RunSpec:
+        """Return its spec; blocks add to those that are there."""
+        method = {"kind": "full", "epochs": 1.5, "learning_rate": 5.0e-3, "batch_size": 8, "early_stopping": None, "checks_per_epoch": 1}
+        fields: dict[str, Any] = {
+            "name": self.name,
+            "data": {"source": str(self.folder / "data"), "split": {"holdout": 60, "validation": 20}},
+            "baseline": {"ladder": ["zero_shot"]},
+            "backend": {"model": str(self.model), "method": method},
+            "gate": {"max_forgetting": None},
+            "general": {"suite": "none"},
+            "learning_curve": {"shares": []},
+            "retrain": {"cool_down_hours": 0},
+            "store": {"uri": str(self.folder / "store")},
+        }
+        for block, values in changes.items():
+            fields[block] = {**fields.get(block, {}), **values}
+        return parse_spec(fields)
+
+    @property
+    def store(self) -> ObjectStore:
+        """Its store."""
+        return open_store(self.spec().store)
+
+    def add(self, name: str, count: int, seed: int) -> None:
+        """Put a file of new examples into the folder."""
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        write_jsonl(self.folder / "data" / name, toy_rows(count, seed))
+
+    def signal(self, digest: str) -> Signal:
+        """Return a signal of its data."""
+        return Signal(kind="data", task=self.name, digest=digest, reason="new data", at="2026-11-26T00:00:00+00:00", figures={"new": 1})
+
+    def claim(self, digest: str) -> Claim:
+        """Return what is known of an occurrence."""
+        claim = read_retrains(self.store, self.name).of(self.signal(digest))
+        assert claim is not None
+        return claim
+
+    def retrain(self, digest: str, **changes: Any) -> tuple[str, str]:
+        """Retrain in this process; return the flow run's name and its last message."""
+        spec = self.spec(**changes)
+        state = retrain(spec, self.signal(digest), return_state=True)
+        assert state.is_completed(), state
+        return newest(self.name).name, str(state.message)
+
+    def registry(self) -> dict[str, Any]:
+        """Return the registry."""
+        return history(self.store, self.name)
+
+    def ids(self, run_id: str, split: str) -> set[str]:
+        """Return the examples of a published split."""
+        path = self.store.fetch(read_manifest(self.store, run_id).files[f"{split}.jsonl"])
+        return {example.id for example in read_lines(path, Example)}
+
+
+def newest(task: str) -> FlowRun:
+    """Return the newest flow run that is tagged as a retraining of the task."""
+    with get_client(sync_client=True) as client:
+        tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[task, "retrain"]))
+        return max(client.read_flow_runs(flow_run_filter=tagged), key=lambda run: str(run.start_time))
+
+
+def until(found: Callable[[], Found | None], seconds: float = 240) -> Found:
+    """Wait for something to be there."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (one := found()) is not None:
+            return one
+        time.sleep(0.2)
+    raise TimeoutError(f"nothing was found within {seconds:g} s")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_server(server: dict[str, Any]) -> Iterator[None]:
+    """Run the flows of this file on the test server."""
+    with temporary_settings({PREFECT_API_URL: server["api"]}):
+        yield
+        APILogWorker.drain_all(timeout=10)  # or the rest is sent at exit, for a minute, to a server that is gone
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Task:
+    """A task with a champion that has learnt little: its data were retrained on for the first time."""
+    task = Task("growing", tmp_path_factory.mktemp("growing"), tiny_model)
+    task.add("first.jsonl", 240, 0)
+    name, message = task.retrain("d1")
+    assert task.registry()["champion"], message
+    assert name == "growing: promote"
+    assert "240 examples, the first ones" in message
+    return task
+
+
+def test_a_replayed_signal_trains_nothing(task: Task) -> None:
+    """It ends as completed, called a duplicate, and says what came of the first one."""
+    name, message = task.retrain("d1")
+    assert name == "growing: duplicate"
+    assert message.startswith("duplicate: ")
+    assert "promote, run growing-" in message
+    assert task.claim("d1").attempts == 1
+
+
+def test_a_signal_within_the_cool_down_waits(task: Task) -> None:
+    """The message says which field it is and until when."""
+    name, message = task.retrain("d2", retrain={"cool_down_hours": 24})
+    assert name == "growing: cooling down"
+    assert "retrain.cool_down_hours is 24" in message
+    assert read_retrains(task.store, task.name).of(task.signal("d2")) is None
+
+
+def test_without_anything_new_nothing_is_trained(task: Task) -> None:
+    """A signal whose data the champion has seen all of is done for good, and costs no cool-down."""
+    before = len(task.registry()["history"])
+    name, message = task.retrain("d3")
+    assert name == "growing: nothing new"
+    assert "knows all 240 examples" in message
+    claim = task.claim("d3")
+    assert (claim.state, claim.outcome, claim.trained) == ("finished", "nothing_new", False)
+    assert len(task.registry()["history"]) == before
+
+
+def test_new_data_meet_the_champion_on_its_holdout_and_a_person_decides(task: Task) -> None:
+    """Old and new are learnt from, warm; the champion's holdout stays sealed; approved, the run is in use and the history says by whom."""
+    champion = task.registry()["champion"]
+    task.add("second.jsonl", 120, 1)
+    gate = {"max_forgetting": None, "approve_promotion": True}
+    method = {"kind": "full", "epochs": 8, "learning_rate": 5.0e-3, "batch_size": 8, "early_stopping": None, "checks_per_epoch": 1}
+    backend = {"model": str(task.model), "method": method}
+    retraining = {"cool_down_hours": 0, "warm_start": True, "keep_old": 0.5}
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(copy_context().run, lambda: task.retrain("d4", gate=gate, backend=backend, retrain=retraining))
+        asked = until(lambda: run.result() and None if run.done() else next(open_questions(task.store), None))
+        assert (asked.what, asked.task) == ("promote", "growing")
+        registry = task.registry()
+        assert (registry["champion"], registry["challenger"]) == (champion, asked.key)
+        assert task.claim("d4").lives(datetime.now(UTC)), "it holds the retraining while a person thinks"
+        arguments = ["approve", asked.key, "--by", "ada", "--reason", "read the report", "--json", "--store", task.store.uri]
+        told = json.loads(CliRunner().invoke(main, arguments).stdout)
+        assert told["promotion"]["champion"] == asked.key
+        name, message = run.result(timeout=60)
+    assert name == "growing: promote"
+    assert "120 new examples" in message
+    change = task.registry()["changes"][-1]
+    assert (change["action"], change["champion"], change["by"]) == ("approve", asked.key, "ada")
+
+    assert task.ids(champion, "holdout") <= task.ids(asked.key, "holdout")
+    fresh = len(task.ids(asked.key, "holdout")) - 60
+    assert 10 <= fresh <= 40, "and a sixth of what is new, with the near-duplicates of what was sealed before"
+    learnt, before = task.ids(asked.key, "train"), task.ids(champion, "train")
+    assert 0.3 * len(before) < len(learnt & before) < 0.7 * len(before)
+    manifest = read_manifest(task.store, asked.key)
+    spec = yaml.safe_load(task.store.get(manifest.files["spec.yaml"].key))
+    assert spec["data"]["old"] == {"run": champion, "keep": 0.5}
+    assert spec["backend"]["start_from"] == champion
+    assert {"old", "start_from"} <= manifest.facts["lineage"]["data"]["files"].keys()  # type: ignore[index]
+    contest = json.loads(task.store.get(manifest.files["champion.json"].key))
+    [old] = [rival for rival in contest["rivals"] if rival["holdout"] == "old"]
+    assert (old["n"], old["seen"]) == (60, 0), "no example of the champion's holdout was trained on"
+    assert verify_run(task.store, asked.key).mismatches == ()
+
+
+def test_a_killed_retraining_goes_on_as_the_same_run(
+    tmp_path: Path, tiny_model: Path, server: dict[str, Any], home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL while it trains: its signal is a duplicate until the lease lapses, and then goes on with the same run, its stages cached."""
+    task = Task("killed", tmp_path, tiny_model)
+    task.add("first.jsonl", 240, 0)
+    (tmp_path / "spec.yaml").write_text(task.spec().resolved_yaml())
+    (tmp_path / "signal.json").write_text(task.signal("d1").model_dump_json())
+    script = (
+        "import sys, yaml; from flows.retrain import retrain; from prooftune.spec import parse_spec; "
+        "from prooftune.watching.signals import Signal; "
+        "retrain(parse_spec(yaml.safe_load(open('spec.yaml'))), Signal.model_validate_json(open('signal.json').read()))"
+    )
+    env = home | {"PREFECT_API_URL": server["api"], "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    work = task.store.work_dir() / "stages" / "train"
+    until(lambda: next(work.rglob("checkpoint-*"), None))
+    process.kill()
+    process.wait(timeout=30)
+    killed = task.claim("d1")
+    assert (killed.state, killed.attempts, len(killed.runs)) == ("running", 1, 1)
+    assert task.retrain("d1")[1].startswith("duplicate: "), "nobody knows yet that it is dead"
+
+    for module in ("claims", "admission"):
+        monkeypatch.setattr(f"prooftune.retraining.{module}.SKEW_S", 0.0)
+    monkeypatch.setattr("prooftune.storage.leases.DEAD_AFTER_S", 1.0)
+    time.sleep(1)
+    _, message = task.retrain("d1")
+    claim = task.claim("d1")
+    assert (claim.state, claim.attempts, claim.runs) == ("finished", 2, killed.runs), message
+    assert f"run {killed.runs[0]}" in message
+    assert len(task.registry()["history"]) == 1
+
+
+def test_a_holder_that_died_after_it_had_registered_its_run_is_no_news(task: Task) -> None:
+    """What was composed is gone on with: composed anew, the run's own examples would be nothing new, and its verdict would be lost."""
+    task.add("third.jsonl", 60, 2)
+    spec, signal = task.spec(), task.signal("d5")
+    task.retrain("d5-before")
+    run_id = task.registry()["history"][-1]["run_id"]
+    store = task.store
+    told = admit(store, spec, signal, "dead", datetime.now(UTC) - timedelta(hours=1))
+    made = compose(store, spec, store.fetch(latest_examples(store)))
+    assert made.new == 0, "its own run is registered by now"
+    composed = yaml.safe_load(store.get(read_manifest(store, run_id).files["spec.yaml"].key))
+    keep_composition(store, signal, made.model_copy(update={"new": 60, "spec": parse_spec(composed)}))
+    assert told.decision == "start"
+    _, message = task.retrain("d5")
+    assert run_id in message
+    assert task.claim("d5").outcome.endswith(run_id)
+
+
+def latest_examples(store: ObjectStore) -> Any:
+    """Return the newest validated examples of the store, as a reference."""
+    keys = [key for key in store.list("stages/validate/") if key.endswith("/examples.jsonl")]
+    return max((store.measure(key) for key in keys), key=lambda ref: ref.size)
+
+
+class HeldBrain(CannedBrain):
+    """Trains only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
+        self.may.wait(60)
+        super().train(model, tuned, rows, validation, epochs, report)
+
+
+def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps its claim, its signal is a duplicate, `resume-waiting` finishes it, and there was one job; the month's budget is kept."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
+    brain = HeldBrain()
+    api = OpenAIApi(brain, tmp_path / "api")
+    with serving(api) as address:
+        fields = managed_fields(tmp_path, "openai", "gpt-4.1-mini", "managed-growing")
+        fields["provider"] |= {"base_url": f"{address}/v1", "hold_minutes": 0}
+        spec = parse_spec(fields | {"retrain": {"cool_down_hours": 0, "monthly_usd": 0.001}})
+        plenty = parse_spec(fields | {"retrain": {"cool_down_hours": 0, "monthly_usd": 100}})
+        store = open_store(spec.store)
+
+        def signalled(digest: str, spec: RunSpec) -> str:
+            signal = Signal(kind="data", task=spec.name, digest=digest, reason="new data", at="2026-11-26T00:00:00+00:00")
+            return str(retrain(spec, signal, return_state=True).message)
+
+        assert signalled("d0", spec).startswith("over_budget: "), "the estimate is above what is left of the month"
+        assert api.state()["jobs"] == 0
+        assert read_retrains(store, spec.name).claims[0].state == "failed"
+
+        assert signalled("d1", plenty).startswith("waiting: ")
+        assert read_retrains(store, spec.name).claims[-1].state == "waiting"
+        assert signalled("d1", plenty).startswith("duplicate: ")
+        assert signalled("d2", plenty).startswith("running: ")
+        assert [row["result"] for row in go_on(spec.store)] == [None]
+        brain.may.set()
+        api.works.settle()
+        [row] = go_on(spec.store)
+        claim = read_retrains(store, spec.name).claims[-1]
+        assert (claim.state, claim.outcome) == ("finished", f"{row['result']['verdict']}, run {row['result']['run_id']}")
+        assert signalled("d1", plenty).startswith("duplicate: ")
+        assert api.state()["jobs"] == 1
+        assert signalled("d3", spec).startswith("over_budget: "), "what the retraining was billed is above the limit"
