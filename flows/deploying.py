@@ -1,0 +1,113 @@
+"""``prooftune deploy``: the Prefect server gets the work pools, limits, deployments and automations that the files of a folder say.
+
+Done again it changes only what differs from the files.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from pydantic import ValidationError
+
+from flows.automations import apply_automations, read_yaml, server_client
+from prooftune.errors import SpecError
+
+POOLS = Path("deployments/pools")
+LIMITS = Path("deployments/limits.yaml")
+LOG_LINES = 20
+
+
+def deploy(folder: Path) -> dict[str, Any]:
+    """Apply a folder's pools, limits, deployments and automations, in this order, and return what became of each.
+
+    Raises:
+        SpecError: a file is not there, or says what Prefect does not take.
+    """
+    folder = folder.resolve()
+    names = [one["name"] for one in read_yaml(folder / "prefect.yaml").get("deployments", [])]
+    with server_client() as client:
+        pools = [{"name": pool.name, "became": apply_pool(client, pool)} for pool in read_pools(folder / POOLS)]
+        limits = [
+            {"tag": tag, "limit": limit, "became": apply_limit(client, tag, limit)}
+            for tag, limit in read_yaml(folder / LIMITS)["tags"].items()
+        ]
+        deploy_all(folder, str(client.api_url))
+        ui = str(client.api_url).rstrip("/").removesuffix("/api")
+    return {"ui": ui, "pools": pools, "limits": limits, "deployments": names, **apply_automations(folder)}
+
+
+def read_pools(folder: Path) -> list[WorkPoolCreate]:
+    """Return the work pools of a folder's files.
+
+    Raises:
+        SpecError: one is no work pool.
+    """
+    pools = []
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            pools.append(WorkPoolCreate.model_validate(read_yaml(file)))
+        except ValidationError as error:
+            raise SpecError(f"{file} is no work pool: {error}") from None
+    return pools
+
+
+def apply_pool(client: SyncPrefectClient, wanted: WorkPoolCreate) -> str:
+    """Make a work pool as a file says, or change it; whether it is paused is left to people.
+
+    Raises:
+        SpecError: there is one of another type, or the server refuses its job template.
+    """
+    said = wanted.model_dump(include={"description", "concurrency_limit", "base_job_template"})
+    try:
+        known = client.read_work_pool(wanted.name)
+    except ObjectNotFound:
+        known = None
+    if known and known.type != wanted.type:
+        raise SpecError(
+            f"the work pool {wanted.name} is of type {known.type}, {POOLS}/{wanted.name}.yaml says {wanted.type}, and no pool changes its "
+            f"type. Give the file's another name, or delete the server's: prefect work-pool delete {wanted.name}"
+        )
+    if known and said == known.model_dump(include=set(said)):
+        return "unchanged"
+    try:
+        if known is None:
+            client.create_work_pool(wanted)
+            return "created"
+        client.update_work_pool(wanted.name, WorkPoolUpdate(**said))
+    except PrefectHTTPStatusError as error:
+        raise SpecError(f"the server refuses {POOLS}/{wanted.name}.yaml: {error.response.text}") from None
+    return "changed"
+
+
+def apply_limit(client: SyncPrefectClient, tag: str, limit: int) -> str:
+    """Let at most ``limit`` tasks with a tag run at once; those that run already go on."""
+    name = f"tag:{tag}"  # as Prefect's task engine asks for it
+    try:
+        known = client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        known = None
+    if known and known.limit == limit:
+        return "unchanged"
+    client.upsert_global_concurrency_limit_by_name(name, limit)
+    return "changed" if known else "created"
+
+
+def deploy_all(folder: Path, api_url: str) -> None:
+    """Let Prefect create or update every deployment of a folder's ``prefect.yaml``.
+
+    Raises:
+        SpecError: it refuses; the message ends with what it says.
+    """
+    env = os.environ | {"PREFECT_API_URL": api_url, "PWD": str(folder), "NO_COLOR": "1"}  # prefect.yaml asks for PWD
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        told = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-LOG_LINES:])
+        raise SpecError(f"`prefect deploy --all` does not take {folder / 'prefect.yaml'}. It says:\n{told}")

@@ -1,0 +1,121 @@
+"""Finds flow runs whose process or worker was lost, marks them Crashed and starts them again.
+
+The open-source server does not look after its runs. Each of ours says every 30 s that it lives (PREFECT_FLOWS_HEARTBEAT_FREQUENCY, set in
+deployments/pools/), and this flow looks who has fallen silent. It goes by what is so, not by what was told: the server's triggers only
+hasten it. They alone would not do: after a restart the server holds back for 15 minutes what happens to runs that began before, forgets
+whom it was waiting for, and takes the silence of its own absence for theirs.
+
+Finished stages are in the object store, so a run that is started again does not do them again. Should its first process live after all,
+behind a broken network, both do the same work and neither harms the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Completed, Crashed, Scheduled
+
+OURS = "prooftune"
+RESTART = "restart-when-crashed"
+"""Tags of runs that are looked after, and of those that are started again as well."""
+HEARTBEAT = "prefect.flow-run.heartbeat"
+SILENT = timedelta(seconds=75)
+"""Two heartbeats are missing."""
+LISTEN_S = 45.0
+"""Who is silent is listened to for longer than a heartbeat takes: it may be the server that was away."""
+LOOK_S = 3.0
+GIVEN_UP = timedelta(days=1)
+"""A run that crashed longer ago is a matter for people."""
+PAGE = 200
+
+
+@flow(name="watch-runs")
+def watch_runs(max_restarts: int = 3, pending_minutes: float = 30.0) -> State[Any]:
+    """Mark lost runs Crashed, and start crashed runs again that carry the tag ``restart-when-crashed``.
+
+    Args:
+        max_restarts: A run that crashed more often than this is left Crashed, for a person to look at.
+        pending_minutes: A worker that has not started a run after so long was lost; a GPU node that is added for it takes its time.
+    """
+    told: list[str] = []
+    with get_client(sync_client=True) as client:
+        for run, why in lost(client, timedelta(minutes=pending_minutes)):
+            cancelling = run.state is not None and run.state.is_cancelling()
+            client.set_flow_run_state(run.id, Cancelled(message=why) if cancelling else Crashed(message=why))
+            told.append(f"{run.name}: {why}")
+        for run in crashed(client):
+            again = restart(run, client.read_flow_run_states(run.id), max_restarts)
+            if again and unchanged(client, run):
+                client.set_flow_run_state(run.id, again)
+                told.append(f"{run.name}: {again.message}")
+    for line in told:
+        get_run_logger().warning("%s", line)
+    return Completed(message="; ".join(told) or "every run lives")
+
+
+def lost(client: SyncPrefectClient, pending: timedelta) -> list[tuple[FlowRun, str]]:
+    """Return the runs that nobody works on any more, and how that shows; takes 45 s where one is silent, no time otherwise."""
+    found, silent = [], []
+    now = datetime.now(UTC)
+    for run in _ours(client, "RUNNING", "PENDING", "CANCELLING", "PAUSED"):
+        assert run.state is not None  # noqa: S101 - it was found by its state
+        if run.state.is_pending():
+            if now - run.state.timestamp > pending:
+                found.append((run, f"Pending for {_minutes(now - run.state.timestamp)}: its worker was lost before it started."))
+        elif (last := last_heartbeat(client, run)) and now - last > SILENT:  # one that never said that it lives cannot fall silent
+            silent.append(run)
+    deadline = time.monotonic() + LISTEN_S
+    while silent and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+        silent = [run for run in silent if (last := last_heartbeat(client, run)) and last < now]
+    why = f"No heartbeat for more than {SILENT.total_seconds() + LISTEN_S:.0f} s: its process and its worker are lost."
+    return found + [(run, why) for run in silent if unchanged(client, run)]
+
+
+def crashed(client: SyncPrefectClient) -> list[FlowRun]:
+    """Return the runs that crashed less than a day ago and are to be started again; a part of another run is started with that one."""
+    since = datetime.now(UTC) - GIVEN_UP
+    found = _ours(client, "CRASHED", tags=(OURS, RESTART))
+    return [run for run in found if run.deployment_id and run.state and run.state.timestamp > since]
+
+
+def restart(run: FlowRun, states: Sequence[State[Any]], max_restarts: int) -> State[Any] | None:
+    """Return the state that starts a crashed run again; None = of all its ``states`` too many are Crashed, and a person has to look."""
+    crashes = sum(state.is_crashed() for state in states)
+    if crashes > max_restarts:
+        return None
+    why = run.state.message if run.state else ""
+    return Scheduled(message=f"restart {crashes} of {max_restarts}. It was Crashed: {why}")
+
+
+def last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> datetime | None:
+    """Return when a run last said that it lives; None = never, so that nothing follows from its silence."""
+    said = EventFilter(event=EventNameFilter(name=[HEARTBEAT]), resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]))
+    return next((event.occurred for event in client.read_events(filter=said, limit=1).events), None)
+
+
+def _ours(client: SyncPrefectClient, *kinds: str, tags: Sequence[str] = (OURS,)) -> list[FlowRun]:
+    wanted = FlowRunFilter.model_validate({"tags": {"all_": list(tags)}, "state": {"type": {"any_": list(kinds)}}})
+    found: list[FlowRun] = []
+    while page := client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=len(found)):
+        found += page
+    return [run for run in found if run.state and run.state.name != "Suspended"]  # that has no process, and needs none
+
+
+def unchanged(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Return whether a run is still in the state in which it was found: another look may be at work beside this one."""
+    state = client.read_flow_run(run.id).state
+    return state is not None and run.state is not None and state.id == run.state.id
+
+
+def _minutes(time: timedelta) -> str:
+    return f"{time.total_seconds() / 60:.0f} minutes"
