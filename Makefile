@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP := .venv/bin/pip install --disable-pip-version-check --quiet
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: demo demo-managed test test-all check lint types layers docs lock clean
+.PHONY: demo demo-managed up down e2e test test-all check lint types layers docs lock clean
 
 demo: .venv/installed ## the main job on 600 support tickets: 10 minutes on 2 cores
 	.venv/bin/prooftune demo
@@ -11,11 +11,20 @@ demo: .venv/installed ## the main job on 600 support tickets: 10 minutes on 2 co
 demo-managed: .venv/installed ## the same at a stand-in for OpenAI, which really tunes
 	.venv/bin/prooftune demo --managed
 
+up: .venv/installed-team ## a team's stack on this machine: PostgreSQL, S3, MLflow, Prefect server, worker
+	.venv/bin/prooftune up --team
+
+down: ## stop exactly what `make up` or `prooftune up` started; all data stays
+	.venv/bin/prooftune down
+
 test: .venv/installed-dev ## every fast test, in under 10 minutes on 2 cores
 	$(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-all: .venv/installed-dev ## the slow tests as well
 	$(PYTEST) -n 2 --dist loadfile $(ARGS)
+
+e2e: .venv/installed-dev .venv/installed-team ## a team's whole story on this machine: stack, event, retraining, approval, kills; prints its figures
+	$(PYTEST) -s tests/e2e/test_team.py
 
 check: lint types layers ## what CI checks besides the tests
 
@@ -50,6 +59,10 @@ lock: ## write constraints.txt anew; torch stays out, so that no lock forces a C
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/installed-team: .venv/installed
+	$(PIP) --constraint constraints.txt --editable '.[team]'
 	touch $@
 
 clean:

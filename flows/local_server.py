@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -20,26 +17,22 @@ from http.client import HTTPException
 from pathlib import Path
 
 import platformdirs
-import psutil
 from filelock import FileLock
 
+from flows.processes import ProcessRecord, await_answer, free_ports, launch, recorded, stop
 from prooftune.errors import EnvironmentLacks
 
 PORT = 4200
 WORK_POOL = "cpu"
 """The process pool of prefect.yaml's deployments."""
-START_S = 120.0
-"""A busy machine takes long to import a server."""
+KEEPS_LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+"""Setting of a server that may be restarted: it keeps who holds a concurrency slot below PREFECT_HOME. By default it forgets that, refuses
+to renew the slot, and Prefect ends a flow run whose slot is not renewed."""
 
 
 @dataclass(frozen=True)
-class LocalServer:
+class LocalServer(ProcessRecord):
     """A server process that this user started through Prooftune."""
-
-    pid: int
-    started: float
-    """Creation time of the process in seconds since the epoch: with the pid it names one process for good."""
-    port: int
 
     @property
     def ui_url(self) -> str:
@@ -75,12 +68,8 @@ def state_folder() -> Path:
 
 def running_server() -> LocalServer | None:
     """Return the server that runs, or None."""
-    try:
-        server = LocalServer(**json.loads((state_folder() / "server.json").read_text()))
-        alive = abs(psutil.Process(server.pid).create_time() - server.started) < 2
-    except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
-        return None
-    return server if alive else None
+    found = recorded(state_folder() / "server.json")
+    return LocalServer(**asdict(found)) if found and found.process() else None
 
 
 def start_server(waiting: Callable[[], None] = lambda: None) -> LocalServer:
@@ -92,19 +81,15 @@ def start_server(waiting: Callable[[], None] = lambda: None) -> LocalServer:
     folder = state_folder()
     with FileLock(folder / "server.lock", fallback_to_soft=False):
         if server := running_server():
-            _wait(server, psutil.Process(server.pid), folder / "server.log")  # a busy machine may make it slow to answer
+            _wait(server, folder)  # a busy machine may make it slow to answer
             return server
         waiting()
-        port = _free_port()
-        log = (folder / "server.log").open("ab")
+        [port] = free_ports(PORT)
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, env=_environment(folder, port), start_new_session=True
-        )
-        server = LocalServer(process.pid, psutil.Process(process.pid).create_time(), port)
-        (folder / "server.json").write_text(json.dumps(asdict(server)))
-        _wait(server, psutil.Process(process.pid), folder / "server.log")
-        _create_work_pool(server)
+        started = launch(command, folder / "server.json", folder / "server.log", port=port, cwd=folder, env=_environment(folder, port))
+        server = LocalServer(**asdict(started))
+        _wait(server, folder)
+        create_work_pool(server.api_url)
         return server
 
 
@@ -114,12 +99,7 @@ def stop_server() -> LocalServer | None:
     with FileLock(folder / "server.lock", fallback_to_soft=False):
         server = running_server()
         if server:
-            process = psutil.Process(server.pid)
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=10)
-            for left in alive:
-                left.kill()
+            stop(server)
         (folder / "server.json").unlink(missing_ok=True)
         return server
 
@@ -132,21 +112,10 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite has one writer at a time; on a busy machine its turn can take longer than 10 s
         "DO_NOT_TRACK": "1",
+        **KEEPS_LEASES,
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return inherited | own
-
-
-def _free_port() -> int:
-    for port in (PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise EnvironmentLacks("no port is free on 127.0.0.1 for the local Prefect server; set PREFECT_API_URL to a server that runs")
 
 
 def healthy(api_url: str) -> bool:
@@ -160,30 +129,18 @@ def healthy(api_url: str) -> bool:
         return False
 
 
-def _create_work_pool(server: LocalServer) -> None:
+def create_work_pool(api_url: str) -> None:
     """Make the pool that prefect.yaml deploys to: Prefect refuses to deploy to one that is not there."""
     body = json.dumps({"name": WORK_POOL, "type": "process"}).encode()
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{server.api_url}/work_pools/", data=body, headers=headers)  # noqa: S310 - our own loopback address
+    request = urllib.request.Request(f"{api_url}/work_pools/", data=body, headers=headers)  # noqa: S310 - our own loopback address
     try:
         urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - the same
     except urllib.error.HTTPError as error:
         already_there = 409
         if error.code != already_there:
-            raise EnvironmentLacks(f"the local Prefect server refused to make the work pool {WORK_POOL!r}: {error}") from None
+            raise EnvironmentLacks(f"the Prefect server at {api_url} refused to make the work pool {WORK_POOL!r}: {error}") from None
 
 
-def _wait(server: LocalServer, process: psutil.Process, log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if healthy(server.api_url):
-            return
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            break
-        time.sleep(0.25)
-    if process.is_running():
-        process.terminate()
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise EnvironmentLacks(
-        f"the local Prefect server did not answer at {server.api_url} within {START_S:.0f} s. Its log, {log}, ends:\n{tail}"
-    )
+def _wait(server: LocalServer, folder: Path) -> None:
+    await_answer(server, lambda: healthy(server.api_url), folder / "server.log", f"the local Prefect server at {server.api_url}")
