@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from flows.cli_managed import COMMANDS
+from flows.cli_managed import COMMANDS as MANAGED
 from flows.cli_options import SPEC, by_option, endpoint_option, reason_option, set_option, store_option, waits
+from flows.cli_team import COMMANDS as TEAM
 from flows.endings import Commands, answers
 
 
@@ -190,7 +191,7 @@ def history(task: str, store: str, endpoint_url: str | None) -> dict[str, Any]:
     return show_history(task, store, endpoint_url)
 
 
-for command in COMMANDS:
+for command in (*MANAGED, *TEAM):
     main.add_command(command)
 
 
@@ -209,22 +210,28 @@ def doctor(store: str, endpoint_url: str | None) -> dict[str, Any]:
 
 
 @main.command()
-@answers("server")
-def up() -> dict[str, Any]:
+@click.option("--team", is_flag=True, help="PostgreSQL, S3, MLflow, a Prefect server and a worker instead, for several users.")
+@answers("team_screens.up")
+def up(team: bool) -> dict[str, Any]:
     """Start the local Prefect server.
 
     Unless one is configured or runs already.
     """
+    if team:
+        from flows.team import bring_up
+
+        return bring_up(lambda what: click.echo(f"Starting: {what} …", err=True))
     from flows.running import server_address
 
     return server_address()
 
 
 @main.command()
-@answers("server")
+@answers("team_screens.down")
 def down() -> dict[str, Any]:
-    """Stop the local Prefect server."""
+    """Stop what `up` started; all data stays."""
     from flows.local_server import stop_server
+    from flows.team import take_down
 
     stopped = stop_server()
-    return {"running": False, "stopped": stopped is not None, "ui": stopped.ui_url if stopped else None}
+    return {"running": False, "stopped": stopped is not None, "ui": stopped.ui_url if stopped else None, "team": take_down()}

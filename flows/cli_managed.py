@@ -107,20 +107,20 @@ def resume(store: str, endpoint_url: str | None) -> dict[str, Any]:
 
 @click.command()
 @click.argument("run_id", metavar="RUN", required=False)
-@click.option("--no", "reject", is_flag=True, help="Reject the estimate: the run ends in do_not_fine_tune.")
+@click.option("--no", "reject", is_flag=True, help="Reject: nothing is spent, or the champion stays.")
 @click.option("--reason", default="", help="Why, for those who read the record.")
 @click.option("--by", default=None, metavar="NAME", help="Who decides; default: you, as this machine knows you.")
 @store_option
 @endpoint_option
 @answers("jobs_screens.approval")
 def approve(run_id: str | None, reject: bool, reason: str, by: str | None, store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Say yes to what RUN may cost, or list what waits.
+    """Say yes to RUN's estimate or promotion; or list what waits.
 
     The run that waits goes on at once.
     """
-    from flows.jobs import answer_estimate
+    from flows.jobs import answer_question
 
-    return answer_estimate(run_id, not reject, reason, by, store, endpoint_url)
+    return answer_question(run_id, not reject, reason, by, store, endpoint_url)
 
 
 @click.command()

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import flow, tags
 
+from flows.promotion import promotion
 from prooftune.errors import JobFailed
-from prooftune.evaluation.answers.managed import ManagedBase
 from prooftune.spec import RunSpec
+from prooftune.storage.objects import open_store
+from prooftune.storage.registry_approval import waits_for_approval
 from prooftune.types import Decision, FileRef, ModelRef, RunResult, RunWaiting, StageOutput
 from tasks.advice import advise
 from tasks.approval import ask_person
 from tasks.baselines import run_baselines
+from tasks.beginning import Base, begin
 from tasks.evidence import count_costs, find_champion, judge, measure_forgetting, meet_champion
 from tasks.formatting import format_splits
 from tasks.gate import gate
-from tasks.ingest import fingerprint, fingerprint_files, ingest
+from tasks.ingest import ingest
 from tasks.learning import analyse_failures, learn_on_share, learning_curve
-from tasks.models import find_model
 from tasks.policies import results_in
 from tasks.preflight import preflight
 from tasks.reporting import report
-from tasks.result import lineage_of, run_facts, run_id_of, run_key_of, run_result
+from tasks.result import lineage_of, run_facts, run_id_of, run_result
 from tasks.scoring import evaluate
 from tasks.spending import estimate_spend, hold_budget, settle_failed, settle_spend
 from tasks.splitting import split
-from tasks.submission import Probed, collect_job, probe_model, submit_job, wait_for_job, waiting_run
+from tasks.submission import Probed, collect_job, submit_job, wait_for_job, waiting_run
 from tasks.tokens import count_tokens
 from tasks.training import train
 from tasks.upload import register, upload
 from tasks.validation import validate
+from tasks.verdict import begin_story, tell_verdict
 
-Base = ModelRef | ManagedBase
 
-
-@flow(name="finetune", flow_run_name="{spec.name}", validate_parameters=True)
+@flow(name="finetune", flow_run_name="{spec.title}", validate_parameters=True)
 def finetune(spec: RunSpec) -> RunResult | RunWaiting:
     """Fine-tune only when it pays, and prove it: end in promote, keep_baseline, inconclusive or do_not_fine_tune."""
     data, task, baseline, method, store = spec.data, spec.task, spec.baseline, spec.backend.method, spec.store
+    begin_story(spec)
     with results_in(store):
-        probed = probe_model(spec) if spec.backend.managed else None
-        model = probed.model if probed else find_model(spec.backend.model, spec.backend.revision, spec.backend.trust_remote_code)
-        base = ManagedBase.of(spec, probed.capability.limits, probed.usd_per_hour) if probed else model
-        prompted = base if baseline.model is None else find_model(baseline.model, None, False)
-        larger = None if baseline.larger_here is None else find_model(baseline.larger_here, None, False)
-        embedding = None if baseline.embedding is None else find_model(baseline.embedding, None, False)
-        source, files = fingerprint(data.source), fingerprint_files(spec)
-        models = tuple(one for one in (model, prompted, larger, embedding) if isinstance(one, ModelRef))
-        run_key = run_key_of(spec, source, files, models)
+        probed, model, base, prompted, larger, embedding, source, files, run_key = begin(spec)
 
         ingested = ingest(store, data.source, source)
-        validated = validate(store, data, ingested)
-        splits = split(store, data.split, validated)
+        validated = validate(store, data, ingested, files.get("old"))
+        splits = split(store, data.split, validated, files.get("old"))
         formatted = format_splits(store, task.of_training, splits)
         tokens = count_tokens(store, task.of_training, None if probed else method.max_length, base, splits)
         checked = preflight(spec, files, base, splits)
@@ -67,7 +61,8 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
             if probed:
                 trained = train_at_provider(spec, run_key, probed, outputs)
             else:
-                trained = train(store, task.of_training, method, spec.tracking, spec.gate.looks, spec.cluster, model, splits, checked)
+                where = (store, task.of_training, method, spec.tracking, spec.gate.looks, spec.cluster)
+                trained = train(*where, model, splits, checked, files.get("start_from"))
             if isinstance(trained, RunWaiting):
                 return trained
             outputs += weigh(spec, run_key, base, embedding, files, outputs, trained)
@@ -81,7 +76,9 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
         facts = run_facts(spec, run_id, made_from, decision, outputs)
         uploaded = upload(spec, run_id, facts, outputs)
         register(spec, run_id, decision, uploaded)
-        return run_result(spec, run_id)
+        if spec.gate.approve_promotion and waits_for_approval(open_store(spec.store), spec.name, run_id):
+            promotion(spec.store, run_id, spec.gate.approve_within_hours)
+        return tell_verdict(spec, run_result(spec, run_id))
 
 
 def undecided(outputs: tuple[StageOutput, ...]) -> bool:
@@ -92,9 +89,10 @@ def undecided(outputs: tuple[StageOutput, ...]) -> bool:
 def train_at_provider(spec: RunSpec, run_key: str, probed: Probed, outputs: tuple[StageOutput, ...]) -> StageOutput | RunWaiting:
     """See to it that there is one job, wait for it, and collect what it left; a job that takes longer than the run may hold on is left."""
     done = {output.stage: output for output in outputs}
-    submitted = submit_job(spec, run_key, float(done["estimate"].figures["usd"]), done["split"])
-    if not submitted.ended:
-        submitted = wait_for_job(spec, submitted)
+    with tags(f"managed:{spec.backend.provider}"):  # queues where deployments/limits.yaml says how many jobs the account may have
+        submitted = submit_job(spec, run_key, float(done["estimate"].figures["usd"]), done["split"])
+        if not submitted.ended:
+            submitted = wait_for_job(spec, submitted)
     if not submitted.ended:
         return waiting_run(spec, run_key, submitted)
     try:

@@ -51,7 +51,7 @@ def show_history(task: str, store_uri: str, endpoint_url: str | None) -> dict[st
     found = history(store, task)
     listed = ("verdict", "metric", "baseline", "baseline_value", "candidate_value", "difference", "n")
     runs = [
-        {name: entry[name] for name in ("run_id", "registered_at", "champion_before", "met", "held_back")}
+        {name: entry[name] for name in ("run_id", "registered_at", "champion_before", "met", "held_back", "approval")}
         | {name: entry["decision"][name] for name in listed}
         for entry in found["history"]
     ]

@@ -17,7 +17,7 @@ Answer = Mapping[str, Any]
 
 SHOWN = 30
 """Mismatches on the screen; ``--json`` has all of them."""
-DONE = {"register": "promoted by the gate", "promote": "promoted", "rollback": "rolled back"}
+DONE = {"register": "promoted by the gate", "approve": "approved", "promote": "promoted", "rollback": "rolled back"}
 
 
 def change(answer: Answer) -> None:

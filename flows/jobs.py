@@ -105,22 +105,41 @@ def sweep(remove: bool, store_uri: str, endpoint_url: str | None) -> dict[str, A
     return {"store": store.uri, "removed": remove, "flags": store_flags(store_uri, endpoint_url), **found.model_dump(mode="json")}
 
 
-def answer_estimate(
+def answer_question(
     run: str | None, approved: bool, reason: str, by: str | None, store_uri: str, endpoint_url: str | None
 ) -> dict[str, Any]:
-    """Write down a person's answer to a run's estimate and wake the run; without a run, return what waits.
+    """Write down a person's answer to what a run asks, carry it out, and wake the run; without a run, return what waits.
 
     Raises:
         SpecError: the run asked nothing.
+        PromotionRefused: the run waits for no approval of its promotion.
     """
     from prooftune.economics import approvals
 
     store = open_named(store_uri, endpoint_url)
     if run is None:
-        return {"store": store.uri, "waiting": [asked.model_dump() for asked in approvals.open_questions(store)]}
+        waiting = [asked.model_dump() | {"what": asked.what, "text": asked.text} for asked in approvals.open_questions(store)]
+        return {"store": store.uri, "waiting": waiting}
     asked = approvals.waiting(store, run)
     said = approvals.answer(store, run, asked.usd, approved=approved, by=by or user(), reason=reason)
-    return {"store": store.uri, "answer": said.model_dump(), "woken": wake(asked.flow_run, said)}
+    promoted = None if asked.usd is not None else _settle(store, asked.task, said, store_uri, endpoint_url)
+    return {"store": store.uri, "what": asked.what, "answer": said.model_dump(), "promotion": promoted, "woken": wake(asked.flow_run, said)}
+
+
+def _settle(store: Any, task: str, said: Answer, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
+    """Carry the answer to a promotion out: no flow run need wait for it any more."""
+    from flows.governance import mirror_champion
+    from prooftune.storage.registry import why_not_in_use
+    from prooftune.storage.registry_approval import settle_approval
+
+    registry = settle_approval(store, task, said.key, approved=said.approved, by=said.by, reason=said.reason)
+    in_use = registry["champion"] == said.key
+    return {
+        "task": task,
+        "champion": registry["champion"],
+        "note": why_not_in_use(store, task, said.key),
+        "mlflow": mirror_champion(registry, store_uri, endpoint_url) if in_use else None,
+    }
 
 
 def wake(flow_run: str | None, said: Answer) -> bool:

@@ -111,7 +111,7 @@ def approval(answer: Answer) -> None:
         if not answer["waiting"]:
             show(marked("✓", "green", f"no run of {answer['store']} waits for an approval"))
         for asked in answer["waiting"]:
-            show(marked("!", "yellow", f"{asked['key']} asks for ${asked['usd']:,.2f} since {asked['at']}"))
+            show(marked("!", "yellow", f"{asked['key']} {asked['text']}, since {asked['at']}"))
         return
     said = answer["answer"]
     word = "approved" if said["approved"] else "rejected"
@@ -119,11 +119,18 @@ def approval(answer: Answer) -> None:
         marked(
             "✓" if said["approved"] else "✗",
             "green" if said["approved"] else "red",
-            f"${said['usd']:,.2f} of {said['key']} {word} by {said['by']}",
+            f"{'the promotion' if said['usd'] is None else _dollars(said['usd'])} of {said['key']} {word} by {said['by']}",
         )
     )
-    if not answer["woken"]:
+    if (promoted := answer["promotion"]) is not None:
+        note = f"; {promoted['note']}" if promoted["note"] else ""
+        show(plain(f"  the champion of {promoted['task']} is {promoted['champion'] or 'none'}{note}", "dim"))
+    elif not answer["woken"]:
         show(plain("  no run waits just now; the next run of the spec finds this answer", "dim"))
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:,.2f}"
 
 
 def comparison(answer: Answer) -> None:

@@ -1,4 +1,4 @@
-"""The data stages without a store, a server or a model: what ``validate`` and ``plan`` are made of. Nothing outlives the folder given."""
+"""The data stages without a server or a model: what ``validate`` and ``plan`` are made of. Nothing outlives the folder given."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prooftune.data.lines import read_lines
 from prooftune.errors import DataError
 from prooftune.spec import Data, RunSpec
 from prooftune.types import Finding
+
+if TYPE_CHECKING:
+    from prooftune.data.old import OldRun
 
 
 @dataclass
@@ -59,11 +62,15 @@ def rehearse(spec: RunSpec, folder: Path) -> Rehearsal:
     """Ingest, validate and split in an empty folder, and collect everything that is wrong instead of stopping at the first.
 
     Raises:
+        NoSuchObject, DataError: the run that ``data.old`` names is not published, or without its examples.
         StoreUnavailable, TransientError: the source is in a bucket or hub that refuses or cannot be reached.
     """
+    from prooftune.data.old import read_old_run
     from prooftune.data.reading import read_source
     from prooftune.data.splitting import split
+    from prooftune.storage.objects import open_store
 
+    old = None if spec.data.old.run is None else read_old_run(open_store(spec.store), spec.data.old.run)
     found = Rehearsal()
     data = spec.data.model_copy(update={"on_invalid": "skip"})
     with found.stage("ingest", folder) as out:
@@ -71,22 +78,22 @@ def rehearse(spec: RunSpec, folder: Path) -> Rehearsal:
     if (problems := folder / "ingest" / "problems.jsonl").is_file():
         found.findings = list(read_lines(problems, Finding))
     if "ingest" in found.figures:
-        _validate(found, data, folder)
+        _validate(found, data, folder, old)
     if "validate" in found.figures:
         with found.stage("split", folder) as out:
-            found.figures["split"] = dict(split(folder / "validate" / "examples.jsonl", spec.data.split, out))
+            found.figures["split"] = dict(split(folder / "validate" / "examples.jsonl", spec.data.split, out, old))
     _refuse_invalid(found, spec.data)
     return found
 
 
-def _validate(found: Rehearsal, data: Data, folder: Path) -> None:
+def _validate(found: Rehearsal, data: Data, folder: Path, old: OldRun | None) -> None:
     """Validate; where personal data stops it, look past that, so that what else is wrong is found too."""
     from prooftune.data.validation import validate
 
     records, problems = (folder / "ingest" / f"{name}.jsonl" for name in ("records", "problems"))
     with found.stage("validate", folder) as out:
         try:
-            found.figures["validate"] = dict(validate(records, problems, data, out))
+            found.figures["validate"] = dict(validate(records, problems, data, out, old=old))
             found.findings = list(read_lines(out / "findings.jsonl", Finding))
         except DataError as error:
             known = {finding.where for finding in found.findings}
@@ -97,7 +104,7 @@ def _validate(found: Rehearsal, data: Data, folder: Path) -> None:
             ]
             if data.pii == "stop" and any(finding.code.startswith("pii-") for finding in stopping):
                 shutil.rmtree(out)
-                _validate(found, data.model_copy(update={"pii": "redact"}), folder)
+                _validate(found, data.model_copy(update={"pii": "redact"}), folder, old)
                 found.findings = [finding for finding in found.findings if not finding.code.startswith("pii-")]
             found.findings += stopping
             raise

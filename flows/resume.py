@@ -7,12 +7,13 @@ from typing import Any
 from prefect import flow
 
 from flows.finetune import finetune
-from prooftune.errors import ProoftuneError
+from prooftune.errors import JobFailed, ProoftuneError
 from prooftune.providers.ledger import Ledger
 from prooftune.providers.submission import look
 from prooftune.providers.tuning import open_tuner
 from prooftune.providers.waiting import read_waiting, went_on
 from prooftune.results import result_json
+from prooftune.retraining.claims import settle_run
 from prooftune.spec import Store
 from prooftune.storage.objects import open_store
 from prooftune.types import RunWaiting
@@ -36,6 +37,10 @@ def go_on(store: Store) -> list[dict[str, Any]]:
                 row["result"] = result_json(result)
                 if not isinstance(result, RunWaiting):
                     went_on(objects, waiting.run)
+                    settle_run(objects, waiting.spec.name, waiting.run, f"{result.verdict}, run {result.run_id}")
+        except JobFailed as error:
+            row["trouble"] = str(error)
+            settle_run(objects, waiting.spec.name, waiting.run, f"JobFailed: {error}", failed=True)
         except ProoftuneError as error:  # of this run; the others go on
             row["trouble"] = str(error)
         told.append(row)

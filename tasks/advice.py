@@ -42,5 +42,5 @@ def advise(
         return {"recommendation": advice.recommendation, "why": advice.why, **write_decision(decision, out)}
 
     output = stage.perform(work)
-    show_markdown(shown or output.figures["why"], key="advise", description="Is training worth it?")
+    show_markdown(shown or output.figures["why"], key="advise", description="Before anything is trained: is it worth it?")
     return output

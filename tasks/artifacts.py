@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
 import httpx
 from prefect import artifacts
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from prooftune.report.wording import flatten, number
 
 
 @contextmanager
@@ -31,16 +37,32 @@ def show_table(rows: list[dict[str, Any]], key: str, description: str) -> None:
         artifacts.create_table_artifact(rows, key=key, description=description)
 
 
-def show_markdown(text: str, key: str, description: str) -> None:
-    """Show Markdown."""
+def show_markdown(text: str, key: str, description: str, known: UUID | None = None) -> UUID | None:
+    """Show Markdown, or show it in the place of an artifact that is known; return the artifact's id for the next update."""
     with if_reachable():
-        artifacts.create_markdown_artifact(text, key=key, description=description)
+        if known is None:
+            return cast(UUID, artifacts.create_markdown_artifact(text, key=key, description=description))
+        get_client(sync_client=True).update_artifact(known, ArtifactUpdate(data=text, description=description))
+    return known
 
 
-def show_link(address: str, key: str, text: str) -> None:
-    """Show a link to a file of the store."""
+def show_link(address: str, key: str, description: str) -> None:
+    """Show a link to a file of the store. Its text is the address: no browser follows a link from the UI into a folder or to ``s3://``."""
     with if_reachable():
-        artifacts.create_link_artifact(address if "://" in address else f"file://{address}", key=key, link_text=text, description=address)
+        link = address if "://" in address else Path(address).absolute().as_uri()
+        artifacts.create_link_artifact(link, key=key, link_text=address, description=description)
+
+
+def show_figures(figures: Mapping[str, Any], key: str, description: str) -> None:
+    """Show a stage's figures as a table of two columns, nested ones as ``train · examples``."""
+    show_table([{"figure": name, "value": number(value)} for name, value in flatten(figures)], key=key, description=description)
+
+
+def tag_run(*tags: str) -> None:
+    """Add tags to the flow run, by which the UI filters runs."""
+    with if_reachable(), get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(str(flow_run.id)))
+        client.update_flow_run(run.id, tags=sorted({*run.tags, *tags}))
 
 
 def show_progress(known: UUID | None, percent: float, key: str, description: str) -> UUID | None:

@@ -29,6 +29,12 @@ def compare_results(store: Store, name: str, runs: dict[str, str]) -> StageOutpu
         return found.model_dump(mode="json")
 
     output = stage.perform(work)
-    show_table(output.figures["contenders"], key="comparison", description=f"{name} on {len(runs)} backends, one holdout")
-    show_link(f"{stage.objects.uri}/{output.artifacts['comparison.html'].key}", key="comparison-page", text="The comparison")
+    show_table(
+        output.figures["contenders"], key="comparison", description=f"{name} was tuned on {len(runs)} backends and measured on one holdout."
+    )
+    show_link(
+        f"{stage.objects.uri}/{output.artifacts['comparison.html'].key}",
+        key="comparison-page",
+        description="The page that compares the backends.",
+    )
     return output

@@ -13,7 +13,7 @@ from prooftune.evaluation.answers.managed import ManagedBase
 from prooftune.evidence import Champion
 from prooftune.spec import General, Judge, Method, RunSpec, Store, Task
 from prooftune.types import FileRef, ModelRef, StageOutput
-from tasks.artifacts import show_table
+from tasks.artifacts import show_figures, show_table
 from tasks.models import base_of, local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -60,7 +60,7 @@ def measure_forgetting(
         )
 
     output = stage.perform(work, resumable=isinstance(model, ManagedBase))
-    show_table(output.figures["parts"], key="forgetting", description="The general suite before and after tuning")
+    show_table(output.figures["parts"], key="forgetting", description="The general suite was put to the base model and to the candidate.")
     return output
 
 
@@ -94,7 +94,7 @@ def judge(
         return price_judge(options, prices.path, out / "judge.json")
 
     output = stage.perform(work, resumable=True)
-    show_table([output.figures], key="judge", description="The judge's verdicts, each pair in both orders")
+    show_table([output.figures], key="judge", description="The judge compared each pair of answers in both orders.")
     return output
 
 
@@ -127,7 +127,10 @@ def meet_champion(
 
     stage, run_id = Stage(store), champion.run_id
     if run_id is None or champion.reason:
-        return stage.perform(lambda out: not_compared(champion, out))
+        output = stage.perform(lambda out: not_compared(champion, out))
+        met = f"The candidate meets no champion: {champion.reason or 'none is in use'}."
+        show_figures(output.figures, key="champion", description=met)
+        return output
     train, validation, holdout = (stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout"))
     answers = stage.path(candidate, "candidate.predictions.jsonl")
 
@@ -149,7 +152,9 @@ def meet_champion(
             report_to_ui("champion"),
         )
 
-    return stage.perform(work, resumable=True)
+    output = stage.perform(work, resumable=True)
+    show_figures(output.figures, key="champion", description=f"The candidate met the champion {run_id} on its holdout and on the new one.")
+    return output
 
 
 @task(**policy("costs", version=1, timeout_minutes=10))
@@ -167,5 +172,7 @@ def count_costs(spec: RunSpec, prices: FileRef, baselines: StageOutput, trained:
     # Of a managed job the stage only collected what was left: the job's own time counts, 0 where the provider does not say.
     seconds = trained.figures.get("job_seconds", trained.seconds) or 0.0
     output = stage.perform(lambda out: write_costs(spec, rungs, best, tuned, trained.figures, seconds, out))
-    show_table(output.figures["options"], key="costs", description="What each way to serve the task costs")
+    show_table(
+        output.figures["options"], key="costs", description="What each way to serve the task costs, from measured tokens and seconds."
+    )
     return output

@@ -20,5 +20,7 @@ def format_splits(store: Store, options: Task, splits: StageOutput) -> StageOutp
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
     output = stage.perform(lambda out: write(train, validation, options.system, out))
     files = "\n".join(f"- `{ref.key}`: {ref.size} bytes, SHA-256 `{ref.sha256[:16]}`" for ref in output.artifacts.values())
-    show_markdown(f"Training files\n\n{files}", key="format", description="Training files for the trainer and for the managed APIs")
+    show_markdown(
+        f"Training files\n\n{files}", key="format", description="The training files were written for the trainer and for the managed APIs."
+    )
     return output

@@ -43,7 +43,11 @@ def gate(
     }
     look = {"look": candidate.figures.get("look", 1), "alpha": candidate.figures.get("alpha")}
     output = stage.perform(lambda out: decide_and_write(rungs, answers, holdout, spec, evidence | look, out))
-    show_markdown(decision_text(Decision.model_validate(output.figures["decision"])), key="verdict", description="The gate's decision")
+    show_markdown(
+        decision_text(Decision.model_validate(output.figures["decision"])),
+        key="gate",
+        description="The gate decided on the paired evidence.",
+    )
     return output
 
 

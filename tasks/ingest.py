@@ -36,7 +36,7 @@ def ingest(store: Store, source: str, fingerprint: str) -> StageOutput:
     show_table(
         [{"file": file["name"], "bytes": file["bytes"], "sha256": file["sha256"][:16]} for file in output.figures["files"]],
         key="ingest",
-        description=f"{output.figures['rows']} records read, {output.figures['rejected']} rows rejected",
+        description=f"{output.figures['rows']:,} records were read, {output.figures['rejected']:,} rows rejected.",
     )
     return output
 
@@ -51,10 +51,16 @@ def fingerprint(source: str) -> str:
 
 @task(**(policy("fingerprint_files", version=1, timeout_minutes=60) | {"cache_policy": NO_CACHE, "persist_result": False}))
 def fingerprint_files(spec: RunSpec) -> dict[str, FileRef]:
-    """Digest the files that the spec names besides its source, by field, and the price list. Never cached, as the source's digest."""
+    """Digest the files that the spec names besides its source, by field, and the price list. Never cached, as the source's digest.
+
+    Of a published run that it names, what is used of it: the examples (``old``), the weights (``start_from``).
+    """
+    from prooftune.data.old import old_run_ref
     from prooftune.economics.prices import price_digest
     from prooftune.evaluation.ladder.passages import documents_digest
     from prooftune.storage.disk import sha256_of, sha256_of_folder
+    from prooftune.storage.objects import open_store
+    from prooftune.training.start import start_ref
 
     digests: dict[str, tuple[str | None, Callable[[Path], str]]] = {
         "documents": (spec.baseline.documents, documents_digest),
@@ -63,4 +69,10 @@ def fingerprint_files(spec: RunSpec) -> dict[str, FileRef]:
     }
     prices = spec.use.prices
     found = {"prices": FileRef(path=prices or "", sha256=price_digest(Path(prices) if prices else None))}
-    return found | {name: FileRef(path=path, sha256=of(Path(path))) for name, (path, of) in digests.items() if path is not None}
+    found |= {name: FileRef(path=path, sha256=of(Path(path))) for name, (path, of) in digests.items() if path is not None}
+    store = open_store(spec.store)
+    if spec.data.old.run is not None:
+        found["old"] = old_run_ref(store, spec.data.old.run)
+    if spec.backend.start_from is not None:
+        found["start_from"] = start_ref(store, spec.backend.start_from, spec.backend)
+    return found

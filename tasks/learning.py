@@ -6,7 +6,7 @@ from prefect import task
 
 from prooftune.spec import Method, Store, Task
 from prooftune.types import ModelRef, StageOutput
-from tasks.artifacts import show_table
+from tasks.artifacts import show_figures, show_table
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -58,7 +58,7 @@ def learning_curve(
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
     known = [stage.path(point, "point.json") for point in points]
     weights = stage.folder(trained, "model" if method.kind == "full" else "adapter")
-    return stage.perform(
+    output = stage.perform(
         lambda out: write_curve(
             known,
             train,
@@ -73,6 +73,8 @@ def learning_curve(
             trust_remote_code=model.trust_remote_code,
         )
     )
+    show_figures(output.figures, key="learning-curve", description="Whether more examples would help, from trainings on shares of them.")
+    return output
 
 
 @task(**policy("failures", version=2, timeout_minutes=60))
@@ -87,5 +89,7 @@ def analyse_failures(
     answers = stage.path(candidate, "candidate.predictions.jsonl")
     folder = local_folder(embedding).path if embedding else None
     output = stage.perform(lambda out: analyse(train, holdout, answers, options, out, embedding_folder=folder, seed=seed))
-    show_table(output.figures["clusters"], key="failures", description="What the candidate's failures share")
+    show_table(
+        output.figures["clusters"], key="failures", description="What the candidate's failures share, and what would teach it better."
+    )
     return output

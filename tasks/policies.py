@@ -7,6 +7,7 @@ host, a new Prefect database or a run after a SIGKILL find every finished stage,
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from prefect.tasks import Task
 from pydantic import BaseModel
 
 from prooftune.errors import TransientError
-from prooftune.spec import Cluster, RunSpec, Store, Tracking, digest
+from prooftune.spec import Cluster, Gate, RunSpec, Store, Tracking, digest
 from prooftune.storage.objects import NoSuchObject, open_store
 from prooftune.types import FileRef, StageOutput
+from tasks.names import run_name
 from tasks.progress import note_finished, note_started
 
 RETRY_DELAYS_S = [2.0, 10.0, 30.0, 60.0]
@@ -35,12 +37,17 @@ PLACES: Any = {
     "use": {"prices"},
     "general": {"lm_eval_folder"},
     "budget": True,
+    "watch": True,
+    "retrain": True,
     "alternatives": True,
     "provider": {"hold_minutes", "min_remaining_days"},
+    "gate": {"approve_promotion", "approve_within_hours"},
 }
 """Fields of a spec that change no result: where something is (what it holds counts by its digest), what may be spent, how long to wait."""
 UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 """Options of a task that asks what may have changed since it was asked last, and does no harm when it is asked again."""
+GPU = "gpu"
+"""Tag of what uses a GPU where there is one. ``deployments/limits.yaml`` says how many such tasks may run at once."""
 VERSIONS: dict[str, int] = {}
 """Version of each stage, as its task declares it."""
 
@@ -93,20 +100,27 @@ def policy(stage: str, version: int, timeout_minutes: float, *tags: str) -> dict
     ``version`` is raised whenever the stage would give another result for the same inputs: then it is done again.
     """
     VERSIONS[stage] = version
-    return {
-        "name": stage,
-        "task_run_name": stage,
-        "tags": ["prooftune", stage, *tags],
-        "timeout_seconds": timeout_minutes * 60,
-        "retries": len(RETRY_DELAYS_S),
-        "retry_delay_seconds": RETRY_DELAYS_S,
-        "retry_jitter_factor": 0.5,
-        "retry_condition_fn": is_transient,
+    return errand(stage, timeout_minutes, *tags) | {
         "cache_policy": StageCache(stage=stage, version=version),
         "persist_result": True,
         "result_serializer": "json",
         "on_running": [note_started],
         "on_completion": [note_finished],
+    }
+
+
+def errand(name: str, timeout_minutes: float, *tags: str) -> dict[str, Any]:
+    """Return the ``@task`` options of what is no stage: it is tried again, never cached, and no run's result depends on its code."""
+    without = set() if shutil.which("nvidia-smi") else {GPU}  # on the CPU it waits for nobody's GPU
+    return UNCACHED | {
+        "name": name,
+        "task_run_name": run_name(name),
+        "tags": ["prooftune", name, *(tag for tag in tags if tag not in without)],
+        "timeout_seconds": timeout_minutes * 60,
+        "retries": len(RETRY_DELAYS_S),
+        "retry_delay_seconds": RETRY_DELAYS_S,
+        "retry_jitter_factor": 0.5,
+        "retry_condition_fn": is_transient,
     }
 
 
@@ -134,6 +148,8 @@ def _content(value: object) -> object:
         return value.sha256
     if isinstance(value, RunSpec):
         return value.model_dump(mode="json", exclude=PLACES)
+    if isinstance(value, Gate):
+        return value.model_dump(mode="json", exclude=PLACES["gate"])
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, tuple | list):

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prooftune.evaluation.answers.managed import ManagedBase
 from prooftune.spec import RunSpec
 from prooftune.types import FileRef, ModelRef, StageOutput
-from tasks.artifacts import show_markdown
+from tasks.artifacts import show_figures
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.stage import Stage
@@ -41,6 +41,5 @@ def preflight(spec: RunSpec, files: dict[str, FileRef], model: ModelRef | Manage
         return check(train, validation, base, spec.task, spec.backend.method, out, trust_remote_code=trust)
 
     output = stage.perform(work)
-    rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
-    show_markdown(f"What will be trained\n\n| figure | value |\n|---|---|\n{rows}", key="preflight", description="What will be trained")
+    show_figures(output.figures, key="preflight", description="This is exactly what would be supervised and measured.")
     return output

@@ -42,8 +42,16 @@ Event = StageStarted | StageFinished | tuple[str, Progress]
 listeners: list[Callable[[Event], None]] = []
 """Called in this process for each event; the command line adds its progress display here."""
 
-logging.getLogger("prefect.task_runs").addFilter(lambda record: "hook '" not in record.getMessage().lower()[:20])
-"""Prefect logs four lines for the two hooks of each stage; they would drown what stages say."""
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Return whether a line of Prefect's is worth its place: it logs four for the two hooks of each stage, and that a stage completed."""
+    text = record.getMessage()
+    return "hook '" not in text.lower()[:20] and text != "Finished in state Completed()"
+
+
+logging.getLogger("prefect.task_runs").addFilter(_says_something)
+logging.getLogger("prooftune").setLevel(logging.INFO)
+# Prefect hands the log of PREFECT_LOGGING_EXTRA_LOGGERS to the UI and leaves its level as it is: that of the root, WARNING.
 
 _started: dict[UUID, float] = {}
 _finished: dict[UUID, list[StageFinished]] = defaultdict(list)

@@ -45,5 +45,5 @@ def report(spec: RunSpec, run_id: str, model: ModelRef, made_from: dict[str, Any
     )
     output = stage.perform(lambda out: write_report(view, out))
     link = f"{stage.objects.uri}/{output.artifacts['report.html'].key}"
-    show_link(link, key="report", text="The report")
+    show_link(link, key="report", description="The report: the verdict and all its evidence on one page.")
     return output

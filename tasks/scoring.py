@@ -163,4 +163,4 @@ def show_evaluations(key: str, stage: Stage, output: StageOutput) -> None:
             row[name] = f"{metric.value:.3f} [{metric.ci_low:.3f}, {metric.ci_high:.3f}] n={metric.n}"
         latency = "not measured" if evaluation.latency_p50_s is None else round(evaluation.latency_p50_s, 2)
         rows.append(row | {"answer tokens p50": evaluation.answer_tokens_p50, "latency p50 (s)": latency})
-    show_table(rows, key=key, description="On the sealed holdout, with 95 % intervals")
+    show_table(rows, key=key, description="All answered the same sealed holdout; intervals are 95 %.")

@@ -57,7 +57,7 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
 
     output = stage.perform(work)
     rows = [*output.figures["lines"], {"what": "total", "usd": output.figures["usd"]}]
-    show_table(rows, key="estimate", description=f"What the run may cost: ${output.figures['usd']:.2f}")
+    show_table(rows, key="estimate", description=f"The run may cost ${output.figures['usd']:.2f}.")
     for warning in output.figures["warnings"]:
         get_run_logger().warning("%s", warning)
     return output
@@ -93,7 +93,7 @@ def settle_spend(spec: RunSpec, run_key: str, outputs: tuple[StageOutput, ...]) 
     output = stage.perform(work)
     usd, estimated = float(output.figures["usd"]), float(output.figures["estimated_usd"])
     settle(stage.objects, spec.budget.project, run_key, usd)
-    show_table(output.figures["lines"], key="bill", description=f"Billed ${usd:.4f}, estimated ${estimated:.4f}")
+    show_table(output.figures["lines"], key="bill", description=f"Billed were ${usd:.4f}, estimated ${estimated:.4f}.")
     get_run_logger().info("billed $%.4f, estimated $%.4f", usd, estimated)
     return output
 

@@ -12,7 +12,8 @@ from prooftune.providers.tuning import Capability, Event, Job
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.objects import open_store
 from prooftune.types import Frozen, ModelRef, Progress, RunWaiting, StageOutput
-from tasks.artifacts import show_markdown, show_table
+from tasks.artifacts import show_figures, show_markdown, show_table, tag_run
+from tasks.live_loss import LiveLoss
 from tasks.policies import UNCACHED, policy
 from tasks.progress import report_to_ui
 from tasks.stage import Stage
@@ -50,7 +51,7 @@ def probe_model(spec: RunSpec) -> Probed:
     tuner = open_tuner(spec.backend.provider, spec.provider)
     capability = tuner.probe(spec.backend.model, spec.backend.objective)
     require_tunable(spec, capability)
-    show_table([capability.model_dump(mode="json")], key="probe", description="What the provider says of the base model")
+    show_table([capability.model_dump(mode="json")], key="probe", description=f"{spec.backend.provider} says this of the base model.")
     name = f"{spec.backend.provider}/{spec.backend.model}"
     sha256 = digest([spec.backend.provider, tuner.address, spec.backend.model])
     model = ModelRef(name=name, revision="", sha256=sha256)
@@ -80,8 +81,11 @@ def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOu
     assert entry.job is not None  # noqa: S101 - submit returns no entry without one
     get_run_logger().info("%s job %s, run key %s, %s", order.provider, entry.job.id, entry.key, entry.job.told)
     lines = "\n".join(f"- {note.at} {note.what} ({note.by})" for note in entry.history)
+    which = f"Job `{entry.job.id}` of `{order.model}` at {order.address}, run key `{entry.key}`"
     show_markdown(
-        f"Job `{entry.job.id}` of `{order.model}`, run key `{entry.key}`\n\n{lines}", key="provider-job", description="The managed job"
+        f"{which}\n\n{lines}\n\n`prooftune jobs` lists all jobs.",
+        key="provider-job",
+        description=f"{order.provider} has one job of this order, {entry.job.id}: {entry.job.told}.",
     )
     return Submitted(key=entry.key, job=entry.job.id, ended=entry.job.ended)
 
@@ -117,8 +121,8 @@ def collect_job(spec: RunSpec, capability: Capability, submitted: Submitted, spl
     entry = Ledger(stage.objects).read(submitted.key)
     examples = int(splits.figures["counts"]["train"])
     output = stage.perform(lambda out: collect(tuner, entry, capability, examples, out))
-    rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
-    show_markdown(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train", description="How training went")
+    how = f"{spec.backend.provider} tuned {spec.backend.model}, and this is how it went."
+    show_figures(output.figures, key="train", description=how)
     return output
 
 
@@ -128,25 +132,26 @@ def waiting_run(spec: RunSpec, run_key: str, submitted: Submitted) -> RunWaiting
 
     wait(open_store(spec.store), spec, run_key, submitted.key)
     text = f"{spec.backend.provider} job {submitted.job} goes on; `prooftune jobs resume`, or the same command, goes on with the run"
+    show_markdown(
+        f"{text}\n\nRun `{run_key}`, run key of the job `{submitted.key}`.", key="waiting", description="The run waits for its job."
+    )
+    tag_run("waiting")
     return RunWaiting(run_key=run_key, waits_for="job", text=text, key=submitted.key, ui_url=flow_run.ui_url)
 
 
 def _telling() -> Any:
-    """Return what ``follow`` tells: the log gets events, the UI a table of losses and the job's state."""
+    """Return what ``follow`` tells: the log gets events, the UI the losses and the job's state."""
     log, report = get_run_logger(), report_to_ui("train")
-    losses: list[str] = []
+    losses = LiveLoss()
     shown = ""
 
     def tell(job: Job, events: list[Event]) -> None:
         nonlocal shown
         for event in events:
             log.info("%s: %s", job.id, event.text)
-            if {"train_loss", "valid_loss"} & event.metrics.keys():
-                values = [f"{event.metrics[name]:.4g}" if name in event.metrics else "" for name in ("step", "train_loss", "valid_loss")]
-                losses.append(f"| {' | '.join(values)} |")
-        if losses and events:
-            table = "\n".join(losses)
-            show_markdown(f"Loss so far\n\n| step | train | validation |\n|---|---|---|\n{table}", "live-loss", "While it trains")
+            if "step" in event.metrics:
+                losses.add(event.metrics["step"], event.metrics.get("train_loss"), event.metrics.get("valid_loss"))
+        losses.show(last=job.ended)
         text = f"job {job.id}: {job.told}"
         if text != shown or events:
             shown = text

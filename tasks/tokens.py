@@ -42,6 +42,6 @@ def count_tokens(store: Store, options: Task, max_length: int | None, model: Mod
             for name, figures in output.figures.items()
         ],
         key="tokens",
-        description="Tokens, counted with the target model's tokenizer and chat template, or as its provider counts",
+        description="Tokens were counted with the target model's tokenizer and chat template, or as its provider counts.",
     )
     return output

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from prefect import task
 
-from prooftune.spec import Cluster, Method, Store, Task, Tracking
-from prooftune.types import ModelRef, Progress, Report, StageOutput
-from tasks.artifacts import show_markdown
+from prooftune.report.wording import name_of
+from prooftune.spec import Backend, Cluster, Method, Store, Task, Tracking
+from prooftune.storage.objects import ObjectStore
+from prooftune.types import FileRef, ModelRef, StageOutput
+from tasks.artifacts import show_figures
+from tasks.live_loss import with_live_loss
 from tasks.models import local_folder
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -28,16 +30,18 @@ def train(
     model: ModelRef,
     splits: StageOutput,
     preflight: StageOutput,
+    start: FileRef | None = None,
 ) -> StageOutput:
     """Train by the spec's method; hands on ``adapter/`` (``model/`` for ``full``) and ``log.jsonl``.
 
     ``keep`` checkpoints are handed on, the further ones as ``further/STEP/``. A killed training goes on from its last whole checkpoint.
-    ``cluster`` is the Ray cluster that it runs on, and None this machine: the result is the same.
+    ``cluster`` is the Ray cluster that it runs on, and None this machine: the result is the same. ``start`` is the run whose weights it
+    goes on from; None = it starts from the base model.
     """
     stage = Stage(store)
     examples, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
     base, progress = local_folder(model).path, with_live_loss(report_to_ui("train"))
-    run_training = training_here if cluster is None else training_on(cluster, store, stage.key, model)
+    run_training = training_on(cluster, store, stage.key, model) if cluster else training_here(stage.objects, method, model, start)
 
     output = stage.perform(
         lambda out: run_training(
@@ -55,16 +59,17 @@ def train(
         ),
         resumable=True,
     )
-    rows = "\n".join(f"| {name} | {value} |" for name, value in output.figures.items())
-    show_markdown(f"Training\n\n| figure | value |\n|---|---|\n{rows}", key="train", description="How training went")
+    show_figures(output.figures, key="train", description=f"The candidate was made by {name_of(method.kind)}, and this is how it went.")
     return output
 
 
-def training_here(*inputs: Any, **options: Any) -> dict[str, object]:
-    """Train on this machine."""
+def training_here(objects: ObjectStore, method: Method, model: ModelRef, start: FileRef | None) -> Callable[..., dict[str, object]]:
+    """Return the training on this machine, from where it starts."""
     from prooftune.training.sft import train as train_here
+    from prooftune.training.start import start_folder
 
-    return train_here(*inputs, **options)
+    backend = Backend(model=model.name, method=method)
+    return partial(train_here, start=None if start is None else start_folder(objects, start.path, backend, model))
 
 
 def training_on(cluster: Cluster, store: Store, key: str, model: ModelRef) -> Callable[..., dict[str, object]]:
@@ -80,23 +85,3 @@ def training_on(cluster: Cluster, store: Store, key: str, model: ModelRef) -> Ca
         cpus=cluster.cpus,
         gpus=cluster.gpus,
     )
-
-
-def with_live_loss(report: Report) -> Report:
-    """Show the loss so far in the UI whenever there is a new validation loss."""
-    lines: list[str] = []
-    shown = ""
-
-    def live(progress: Progress) -> None:
-        nonlocal shown
-        report(progress)
-        validation = progress.text.partition("validation ")[2]
-        if not validation or validation == shown:
-            return
-        shown = validation
-        lines.append(f"| {progress.done} | {progress.text} |")
-        table = "\n".join(lines)
-        text = f"Loss so far, of {progress.total} steps\n\n| step | loss |\n|---|---|\n{table}"
-        show_markdown(text, key="live-loss", description="While it trains")
-
-    return live

@@ -13,14 +13,14 @@ from prooftune.errors import ProoftuneError
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore
 from prooftune.types import ArtifactRef, Decision, StageOutput
-from tasks.artifacts import show_link
+from tasks.artifacts import show_figures, show_link
 from tasks.policies import policy
 from tasks.stage import Stage
 
 PUBLISHED = {
     "ingest": ("problems.jsonl",),
     "validate": ("findings.jsonl", "profile.csv", "data_docs/"),
-    "split": ("holdout.jsonl",),
+    "split": ("",),
     "format": ("",),
     "tokens": ("tokens.csv",),
     "preflight": ("preflight.json", "sample.txt"),
@@ -74,7 +74,7 @@ def data_manifest(outputs: tuple[StageOutput, ...]) -> dict[str, Any]:
     }
 
 
-@task(**policy("upload", version=2, timeout_minutes=120))
+@task(**policy("upload", version=3, timeout_minutes=120))
 def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[StageOutput, ...]) -> StageOutput:
     """Upload everything that one needs to use, check and repeat the run; hands on the manifest."""
     from prooftune.storage.manifest import publish
@@ -91,7 +91,7 @@ def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[Sta
 
     output = stage.perform(work)
     link = f"{stage.objects.uri}/{output.figures['manifest']['key']}"
-    show_link(link, key="manifest", text="The manifest")
+    show_link(link, key="manifest", description="The run is published; its manifest lists every file with its digest.")
     return output
 
 
@@ -107,13 +107,17 @@ def register(spec: RunSpec, run_id: str, decision: Decision, uploaded: StageOutp
     manifest = ArtifactRef.model_validate(uploaded.figures["manifest"])
 
     def work(out: Path) -> dict[str, Any]:
-        registry = enter(stage.objects, spec.name, run_id, manifest, decision)
+        registry = enter(stage.objects, spec.name, run_id, manifest, decision, ask=spec.gate.approve_promotion)
         if note := registry.pop("note"):
             get_run_logger().warning("%s is not in use: %s", run_id, note)
         told = {"registry": registry, "note": note}
         return told if spec.tracking.mlflow is None else told | {"mlflow": mirrored(spec.tracking.mlflow, stage.objects, spec.name)}
 
-    return stage.perform(work)
+    output = stage.perform(work)
+    registry = output.figures["registry"]
+    standing = {name: registry[name] for name in ("champion", "challenger")} | {"this run": run_id, "verdict": decision.verdict}
+    show_figures(standing, key="registry", description=output.figures["note"] or f"The champion of {spec.name} is {registry['champion']}.")
+    return output
 
 
 def mirrored(tracking_uri: str, objects: ObjectStore, name: str) -> dict[str, Any]:

@@ -130,7 +130,8 @@ def approval_sentence(view: RunView) -> str:
         return ""
     if (said := view.approval) is not None:
         why = f": {said.reason}" if said.reason else ""
-        return f"{usd(said.usd)} {'approved' if said.approved else 'rejected'} by {said.by} on {said.at[:16].replace('T', ' ')} UTC{why}."
+        word = "approved" if said.approved else "rejected"
+        return f"{usd(said.usd or 0.0)} {word} by {said.by} on {said.at[:16].replace('T', ' ')} UTC{why}."
     limit = view.spec.budget.approve_above_usd
     return "Nobody had to approve it." if limit is None else f"Nobody had to approve it: budget.approve_above_usd is {usd(limit)}."
 

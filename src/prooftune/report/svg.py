@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 CONTESTANTS: Final = ("zero_shot", "few_shot", "retrieved", "optimised", "larger_model", "rag", "candidate")
 """Each has a colour of its own, told apart by the colour-blind too."""
-ROLES: Final = ("ink", "muted", "rule", "surface", "verdict", *CONTESTANTS, "train", "validation", "holdout")
+VERDICTS: Final = ("promote", "keep", "inconclusive", "stop")
+ROLES: Final = ("ink", "muted", "rule", "surface", "verdict", *CONTESTANTS, "train", "validation", "holdout", *VERDICTS)
 """What a colour means; each is a CSS custom property of the page, so that a plot reads in light and in dark."""
 COLOUR: Final[Mapping[str, str]] = {role: f"#0a0b{index:02x}" for index, role in enumerate(ROLES)}
 """Stand-in colours that matplotlib draws with and that become ``var(--role)`` in the SVG."""

@@ -1,0 +1,58 @@
+"""Tell in the Prefect UI how the run ended: one artifact with the verdict, its evidence and where everything is, and tags to filter by."""
+
+from __future__ import annotations
+
+import shlex
+
+from prooftune.providers.collection import MANAGED, ManagedModel
+from prooftune.report.story import verdict_story
+from prooftune.results import address_of
+from prooftune.spec import RunSpec, Store
+from prooftune.storage.manifest import read_manifest
+from prooftune.storage.objects import ObjectStore, open_store
+from prooftune.types import RunResult
+from tasks.artifacts import show_markdown, tag_run
+from tasks.events import emit_verdict
+
+PLACES = {
+    "report": "report.html",
+    "model card": "model_card.md",
+    "technical file": "technical_file.md",
+    "Data Docs": "data_docs/index.html",
+}
+"""What a reader of the verdict opens next, by what it is called."""
+
+
+def begin_story(spec: RunSpec) -> None:
+    """Tag the flow run with its task and backend."""
+    tag_run(spec.name, spec.backend.provider)
+
+
+def tell_verdict(spec: RunSpec, result: RunResult) -> RunResult:
+    """Show how the run ended, tag the flow run with the verdict, and tell automations; the result is handed on.
+
+    It belongs to the flow run and to no stage: a run that found every stage done tells its verdict as well.
+    """
+    places = _places(open_store(spec.store), result)
+    story = verdict_story(result, places, f"prooftune show {result.run_id}{_flags(spec.store)}")
+    show_markdown(story, key="verdict", description=f"{spec.name} ended in {result.verdict}: {result.reasons[0]}")
+    tag_run(result.verdict)
+    emit_verdict(spec.name, result)
+    return result
+
+
+def _places(store: ObjectStore, result: RunResult) -> dict[str, str]:
+    files = read_manifest(store, result.run_id).files
+    places = {name: address_of(store.uri, files[file].key) for name, file in PLACES.items() if file in files}
+    places["manifest"] = result.manifest
+    if (ref := files.get(f"model/{MANAGED}")) is not None:
+        tuned = ManagedModel.model_validate_json(store.fetch(ref).read_bytes())
+        places[f"job at {tuned.provider}"] = tuned.job
+        places[f"tuned model at {tuned.provider}"] = tuned.model
+    return places
+
+
+def _flags(store: Store) -> str:
+    """Return what a command has to say of the store where it is not the default one."""
+    flags = "" if store.uri == Store().uri else f" --store {shlex.quote(store.uri)}"
+    return flags if store.endpoint_url is None else f"{flags} --endpoint-url {shlex.quote(store.endpoint_url)}"

@@ -1,0 +1,472 @@
+"""Tests of the dashboard: everything a store knows on one safe page, also where the store is empty, damaged, large or hostile."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.cli import main
+from flows.dashboard import PUBLISHED, write_dashboard
+from prooftune.dashboard.page import SHOWN_MONTHS, SHOWN_RUNS, SHOWN_TASKS, render
+from prooftune.dashboard.reading import read_dashboard
+from prooftune.dashboard.view import Dashboard, Run, Task, newest_first
+from prooftune.economics import approvals, spending
+from prooftune.providers.ledger import Entry, Ledger
+from prooftune.providers.serving import Lease, key_of
+from prooftune.providers.tuning import Job, Order
+from prooftune.providers.waiting import wait
+from prooftune.spec import Hyperparameters, Provider, RunSpec, Store, parse_spec
+from prooftune.storage import registry
+from prooftune.storage.manifest import publish
+from prooftune.storage.objects import ObjectStore, open_store
+from prooftune.storage.registry_document import Change, Registry
+from prooftune.types import Decision, Evaluation, Metric, Verdict
+from tests.fixtures_report import HOSTILE, Page
+
+pytest_plugins = ["fixtures_s3"]
+NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+LOADING = {"src", "srcset", "data", "action", "formaction", "poster", "background", "ping"}
+CANDIDATE: dict[Verdict, float | None] = {"promote": 0.8, "inconclusive": 0.62, "keep_baseline": 0.5, "do_not_fine_tune": None}
+
+
+@contextmanager
+def at_time(at: datetime) -> Iterator[None]:
+    """Let the registry's clock show ``at``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_now", lambda: at.isoformat(timespec="seconds"))
+        yield
+
+
+def spec_of(task: str, **changes: Any) -> RunSpec:
+    """Return a spec of a task, of the project shared."""
+    return parse_spec({"name": task, "data": {"source": "rows.jsonl"}, "budget": {"project": "shared", "monthly_usd": 100}} | changes)
+
+
+def decided(verdict: Verdict, reason: str = "Because of the figures.") -> Decision:
+    """Return a decision against few_shot at 0.6."""
+    value = CANDIDATE[verdict]
+    gain = None if value is None else value - 0.6
+    return Decision(
+        verdict=verdict,
+        reasons=(reason,),
+        metric="exact_match",
+        baseline="few_shot",
+        baseline_value=0.6,
+        candidate_value=value,
+        difference=gain,
+        n=200,
+    )
+
+
+def evaluated(name: str, value: float) -> dict[str, Any]:
+    """Return an evaluation with an interval of 0.05 to each side."""
+    metric = Metric(name="exact_match", value=value, ci_low=value - 0.05, ci_high=value + 0.05, n=200)
+    seconds = {"latency_p50_s": None, "latency_p95_s": None, "tokens_per_second": None, "seconds": None}
+    tokens = dict.fromkeys(("answer_tokens_mean", "answer_tokens_p50", "answer_tokens_p95", "prompt_tokens_mean", "refusals", "empty"), 0.0)
+    known = {"name": name, "description": "", "metrics": {"exact_match": metric}, "batch_size": 1, "holdout_sha256": "b2" * 32}
+    return Evaluation.model_validate(known | seconds | tokens).model_dump(mode="json")
+
+
+def put_run(store: ObjectStore, folder: Path, task: str, number: int, verdict: Verdict, *, at: datetime = NOW, enter: bool = True) -> str:
+    """Publish a run with a report and its spec, and register it."""
+    run_id, decision = f"{task}-{number}", decided(verdict)
+    folder.mkdir(exist_ok=True)
+    texts = {"report.html": f"report of {run_id}", "spec.yaml": spec_of(task).resolved_yaml()}
+    if CANDIDATE[verdict] is not None:
+        met = registry.read_registry(store, task)["champion"]
+        texts |= {"adapter/weights.safetensors": run_id, "champion.json": json.dumps({"run_id": met})}
+    files = {name: folder / name.replace("/", "_") for name in texts}
+    for name, text in texts.items():
+        files[name].write_text(text)
+    values = {"few_shot": 0.6} | ({"candidate": value} if (value := CANDIDATE[verdict]) is not None else {})
+    facts = {
+        "name": task,
+        "decision": decision.model_dump(mode="json"),
+        "evaluations": [evaluated(name, value) for name, value in values.items()],
+        "lineage": {"seal": "b2" * 32, "model": {"name": "smollm2"}},
+    }
+    manifest = publish(store, run_id, files, facts)
+    if enter:
+        with at_time(at):
+            registry.register(store, task, run_id, manifest, decision)
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store with two tasks, money, a question, jobs and deployments."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    store, files = open_store(Store(uri=str(folder / "store"))), folder / "files"
+    for number, verdict in enumerate(("promote", "promote", "keep_baseline", "inconclusive")):
+        put_run(store, files, "triage", number, verdict, at=NOW - timedelta(days=40 - 10 * number))  # type: ignore[arg-type]
+    with at_time(NOW - timedelta(days=5)):
+        registry.rollback(store, "triage", reason="too curt for customers", by="maria")
+    put_run(store, files, "invoices", 7, "do_not_fine_tune", at=NOW - timedelta(days=90))
+    put_run(store, files, "invoices", 8, "keep_baseline", enter=False)
+    spending.hold(store, "shared", "triage-0", 20, None, NOW)
+    spending.settle(store, "shared", "triage-0", 15.5)
+    spending.hold(store, "shared", "triage-9", 80, None, NOW)
+    approvals.ask(store, "invoices-9", 41.5, None)
+    approvals.ask(store, "triage-3", None, None, "triage")
+    approvals.ask(store, "invoices-10", 10, None)
+    approvals.answer(store, "invoices-10", 10, approved=True, by="maria", reason="")
+    put_jobs(store)
+    return folder / "store"
+
+
+def put_jobs(store: ObjectStore) -> None:
+    """Order three jobs, one that ended, one that runs, one of which nobody can tell; and leave one of two deployments behind.
+
+    The one that is in use was used by a run that died as well.
+    """
+    ledger = Ledger(store)
+    for seed, status in enumerate(("succeeded", "running", None)):
+        order = Order(
+            provider="openai",
+            address="https://api.example",
+            model="gpt-small",
+            hyperparameters=Hyperparameters(),
+            seed=seed,
+            name="triage",
+            train_sha256="a1" * 32,
+        )
+        key = ledger.open(Entry(order=order, run=f"triage-job-{seed}", estimate_usd=12.5)).key
+        if status is None:
+            ledger.park(ledger.claim(key, "holder").key, ledger.read(key), "the connection broke")
+        else:
+            ledger.found(key, Job(id=f"job-{seed}", status=status, told=status), "created")
+        if status == "running":
+            wait(store, spec_of("triage"), "triage-job-1", key)
+    for name, holder, renewed in (("alive", "a", NOW), ("alive", "b", NOW - timedelta(hours=9)), ("left", "a", NOW - timedelta(hours=5))):
+        lease = Lease(
+            name=name,
+            holder=holder,
+            provider="fireworks",
+            address="account",
+            options=Provider(),
+            model="tuned",
+            usd_per_hour=9,
+            since=renewed - timedelta(hours=1),
+            renewed=renewed,
+        )
+        store.put(key_of(name, holder), lease.model_dump_json().encode())
+
+
+def seen(address: Path) -> Dashboard:
+    """Return what a store in a folder knows."""
+    return read_dashboard(open_store(Store(uri=str(address))), NOW)
+
+
+def test_an_empty_store_is_a_page_that_says_how_to_begin(tmp_path: Path) -> None:
+    """Where nothing was run there is nothing to show, and reading makes no store."""
+    view = seen(tmp_path / "none")
+    page = Page(render(view))
+    assert page.open == []
+    assert "The store holds no run yet" in page.text
+    assert "Nothing waits for you" in page.text
+    assert not (tmp_path / "none").exists()
+
+
+def test_tasks_show_their_champion_and_how_it_came_to_be(address: Path) -> None:
+    """The champion, its interval, since when, by whom, the challenger, and the line of champions stand at its task."""
+    view = seen(address)
+    triage, invoices = view.tasks
+    assert (triage.name, triage.registry.champion, triage.registry.challenger) == ("triage", "triage-0", "triage-3")
+    assert [change.champion for change in triage.registry.changes] == ["triage-0", "triage-1", "triage-0"]
+    assert triage.in_line == {"triage-0"}
+    champion = triage.run("triage-0")
+    assert champion is not None
+    assert (champion.value, champion.ci_low, champion.method) == (0.8, pytest.approx(0.75), "lora")
+    text = Page(render(view)).text
+    assert "0.800 exact match, 0.750 to 0.850" in text
+    assert "put back by maria" in text
+    assert "too curt for customers" in text
+    assert "invoices" in text
+    assert "no champion" in text
+    assert [run.run_id for run in invoices.runs] == ["invoices-7", "invoices-8"]
+    assert invoices.runs[1].at is None
+
+
+def test_trends_draw_what_a_task_measured(address: Path) -> None:
+    """A task with several runs has a plot in the page's colours; one whose runs tell of one value has none."""
+    page = Page(render(seen(address)))
+    labels = [attributes["aria-label"] or "" for tag, attributes in page.elements if tag == "svg"]
+    assert labels == ["exact match of 4 runs from 2026-10-13 to 2026-11-12, with 95 % intervals; the champion's went from 0.800 to 0.800."]
+    styles = " ".join(attributes.get("style") or "" for _, attributes in page.elements)
+    assert set(re.findall(r"(?:fill|stroke): (#\w+)", styles)) == set()
+
+
+def test_spend_stands_against_the_budget_of_the_newest_spec(address: Path) -> None:
+    """What is held and billed in a project's month is set against the limit that a published spec names."""
+    view = seen(address)
+    [month] = view.months
+    assert (month.project, month.billed_usd, month.held_usd, month.limit_usd) == ("shared", 15.5, 80, 100)
+    text = Page(render(view)).text
+    assert "$95.50 of $100" in text
+    assert "$15.50 billed for 1 run, $80 held for 1 run; $4.50 left" in text
+
+
+def test_what_waits_for_a_person_comes_first_with_the_command_that_settles_it(address: Path) -> None:
+    """Open questions, jobs to reconcile, what dead runs left and budgets that are nearly spent; answered and ended ones are not there."""
+    view = seen(address)
+    [entry] = view.to_reconcile
+    page = Page(render(view, flags=" --store here"))
+    assert page.text.index("5 matters wait for you") < page.text.index("Champions")
+    assert "Deployment left running. left of fireworks still runs for $9 an hour" in page.text
+    for command in ("jobs sweep --remove", f"jobs reconcile {entry.key}", "approve invoices-9"):
+        assert f"prooftune {command} --store here" in page.text
+    assert "$95.50 of $100 of the project shared are billed or held." in page.text
+    assert "Promotion to approve. triage-3 is to be the champion of triage" in page.text
+    assert "invoices-10" not in page.text
+    assert "job-0" not in page.text.replace("triage-job-0", "")
+    assert "triage-job-1 since" in page.text
+    assert [(lease.name, view.in_use(lease)) for lease in view.leases] == [("alive", True), ("left", False)]
+
+
+def test_a_quiet_store_says_that_nothing_waits(tmp_path: Path) -> None:
+    """With a champion and nothing else there is nothing to do."""
+    store = open_store(Store(uri=str(tmp_path / "store")))
+    put_run(store, tmp_path / "files", "triage", 1, "promote")
+    assert "Nothing waits for you" in Page(render(read_dashboard(store, NOW))).text
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"task": 3}', b"\xff\xfe", b"[" * 5000, b"null"], ids=["empty", "list", "other", "bytes", "deep", "null"]
+)
+def test_a_damaged_document_is_said_and_the_rest_is_shown(content: bytes, tmp_path: Path) -> None:
+    """A document of any kind that is no such document is named on the page; the runs beside it are there."""
+    store = open_store(Store(uri=str(tmp_path / "store")))
+    put_run(store, tmp_path / "files", "triage", 1, "promote")
+    places = (
+        "registry/broken.json",
+        "runs/broken/manifest.json",
+        "ledger/spending/shared/2026-11.json",
+        "ledger/approvals/asked/broken.json",
+        f"ledger/jobs/prooftune-{'0' * 24}.json",
+        "ledger/waiting/broken.json",
+        "ledger/deployments/broken.json",
+    )
+    for place in places:
+        store.put(place, content)
+    view = read_dashboard(store, NOW)
+    assert len(view.troubles) == len(places)
+    text = Page(render(view)).text
+    assert text.count("Document that cannot be read.") == len(places)
+    assert "triage-1" in text
+
+
+def test_figures_that_are_no_numbers_are_damage(tmp_path: Path) -> None:
+    """NaN, infinity and a time that is none, which JSON readers let through, neither crash the page nor reach it."""
+    store = open_store(Store(uri=str(tmp_path / "store")))
+    run_id = put_run(store, tmp_path / "files", "triage", 1, "promote")
+    key = f"runs/{run_id}/manifest.json"
+    store.put(key, store.get(key).replace(b'"candidate_value": 0.8', b'"candidate_value": NaN'))
+    store.put("registry/triage.json", store.get("registry/triage.json").replace(b"2026-11-22T09:30:00+00:00", b"yesterday"))
+    store.put("ledger/approvals/asked/a-1.json", b'{"key": "a-1", "usd": 1e999, "at": "x"}')
+    lease = Lease(name="a", holder="h", provider="x", address="x", options=Provider(), model="m", usd_per_hour=1, since=NOW, renewed=NOW)
+    store.put(key_of("a", "h"), lease.model_dump_json().replace("+00:00", "").replace("Z", "").encode())
+    view = read_dashboard(store, NOW)
+    assert {trouble.where for trouble in view.troubles} == {run_id, "ledger/approvals/asked/a-1.json"}
+    assert [one.name for one in view.leases] == ["a"]
+    [run] = view.runs
+    assert (run.run_id, run.at, run.report) == (run_id, None, None)
+    assert "nan" not in Page(render(view)).text.lower().split()
+
+
+def hostile_view(text: str) -> Dashboard:
+    """Return a view in which ``text`` stands wherever a document can put text."""
+    run = Run(
+        run_id=f"run{text}",
+        task="t",
+        verdict="inconclusive",
+        at=NOW,
+        reason=text,
+        metric=f"metric{text}",
+        trained=True,
+        value=0.5,
+        ci_low=0.4,
+        ci_high=0.6,
+        baseline=text,
+        baseline_value=0.4,
+        difference=0.1,
+        provider=text,
+        model=text,
+        method=text,
+        report="runs/x/report.html",
+        held_back=text,
+    )
+    change = Change(action="promote", champion_before=None, champion=run.run_id, at=NOW.isoformat(), by=text, reason=text)
+    known = Registry(task="t", champion=run.run_id, challenger=f"other{text}", changes=(change,))
+    lease = Lease(
+        name=text, holder="h", provider=text, address="", options=Provider(), model=text, usd_per_hour=None, since=NOW, renewed=NOW
+    )
+    later = run.model_copy(update={"run_id": f"later{text}", "at": NOW + timedelta(days=2)})
+    item = spending.Item(key=text, held_usd=1, at=text)
+    month = {"project": text, "month": text, "billed_usd": 0, "held_usd": 1, "limit_usd": None, "limit_known": False, "items": (item,)}
+    return Dashboard.model_validate(
+        {
+            "store": text,
+            "made_at": NOW,
+            "tasks": (Task(name="t", registry=known, runs=(later, run)),),
+            "months": (month,),
+            "asked": (approvals.Asked(key=text, usd=3, at=text),),
+            "leases": (lease,),
+            "troubles": ({"where": text, "what": text},),
+        }
+    )
+
+
+def shape(page: Page) -> list[tuple[str, list[str]]]:
+    """Return the page's elements with the names of their attributes."""
+    return [(tag, sorted(attributes)) for tag, attributes in page.elements]
+
+
+@given(text=st.text(min_size=1) | st.sampled_from([HOSTILE, '"><script>alert(1)</script>', "</style>", "{{ 7 * 7 }}", "' onload='x"]))
+@settings(max_examples=30)
+def test_text_of_documents_is_text_on_the_page(text: str) -> None:
+    """Whatever names and reasons hold, the page has the same elements and attributes as with a harmless word."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prooftune.dashboard.page.trend", lambda *_: None)  # a plot takes long, and is asked of below
+        page = render(hostile_view(text), lambda key: key)
+        harmless = render(hostile_view("word"), lambda key: key)
+    assert shape(Page(page)) == shape(Page(harmless))
+
+
+def test_a_hostile_plot_is_the_same_plot() -> None:
+    """The name of a metric reaches the plot as text."""
+    page, harmless = (Page(render(hostile_view(text))) for text in ('"><script>alert(1)</script>$x^2$', "word"))
+    assert shape(page) == shape(harmless)
+    assert "\u202e" not in render(hostile_view(HOSTILE))
+
+
+def test_the_page_loads_nothing_and_runs_only_its_own_script(address: Path) -> None:
+    """No element asks for anything outside the file, and the policy allows the one script by its digest."""
+    text = render(seen(address))
+    page = Page(text)
+    assert not [key for _, attributes in page.elements for key in attributes if key in LOADING or key.startswith("on")]
+    links = [attributes["href"] or "" for _, attributes in page.elements if "href" in attributes]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert not {tag for tag, _ in page.elements} & {"iframe", "object", "embed", "img", "base"}
+    [script] = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    [policy] = [attributes["content"] or "" for _, attributes in page.elements if "http-equiv" in attributes]
+    assert policy.startswith("default-src 'none'; ")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "url(" not in " ".join(page.css)
+
+
+def test_the_page_is_structured_for_readers_of_all_kinds(address: Path) -> None:
+    """Headings go down one level at a time, ids are unique, the language is set, and the same view gives the same bytes."""
+    text = render(seen(address))
+    page = Page(text)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert (levels[0], levels.count(1)) == (1, 1)
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert ("html", {"lang": "en"}) in page.elements
+    assert text == render(seen(address))
+
+
+def test_many_runs_and_tasks_are_folded() -> None:
+    """Of five hundred runs the newest are shown and the others folded by month, tasks and months alike; all of them are there."""
+    started = NOW - timedelta(days=499)
+    runs = [
+        Run(run_id=f"r{at}", task=f"t{at % 20}", verdict="keep_baseline", at=started + timedelta(days=at), reason="r") for at in range(500)
+    ]
+    tasks = tuple(
+        Task(name=name, registry=Registry(task=name), runs=tuple(newest_first(run for run in runs if run.task == name)))
+        for name in (f"t{at}" for at in range(20))
+    )
+    months = tuple(
+        {"project": "p", "month": f"20{at}-01", "billed_usd": 1, "held_usd": 0, "limit_usd": None, "limit_known": True, "items": ()}
+        for at in range(30, 10, -1)
+    )
+    text = render(Dashboard.model_validate({"store": "s", "made_at": NOW, "tasks": tasks, "months": months}))
+    shown, *folded = text.split('<section id="runs">')[1].split("<details>")
+    assert shown.count("data-verdict=") == SHOWN_RUNS
+    assert sum(part.count("data-verdict=") for part in folded) == 500 - SHOWN_RUNS
+    assert "<summary>August 2026: 31 runs</summary>" in folded[3] + folded[2] + folded[1]
+    assert f"<summary>{20 - SHOWN_TASKS} tasks that were active longer ago</summary>" in text
+    assert f"<summary>{20 - SHOWN_MONTHS} earlier</summary>" in text
+
+
+def call(*arguments: str | Path) -> dict[str, Any]:
+    """Run the command and return its document."""
+    result = CliRunner().invoke(main, ["dashboard", "--json", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def links_of(page: Path) -> set[str]:
+    """Return the addresses that a page links to, its own parts left out."""
+    found = (attributes.get("href") or "" for _, attributes in Page(page.read_text(encoding="utf-8")).elements)
+    return {link for link in found if link and not link.startswith(("#", "data:"))}
+
+
+def test_links_lead_to_the_reports_from_wherever_the_page_is(address: Path, tmp_path: Path) -> None:
+    """A page beside the store, in a folder of its own and in the store reaches every report by a relative address."""
+    written = [call("--store", address, "--output", where)["page"] for where in (tmp_path / "a b.html", tmp_path / "folder")]
+    assert written == [str(tmp_path / "a b.html"), str(tmp_path / "folder" / "index.html")]
+    published = call("--store", address, "--publish")
+    assert published["page"] is None
+    assert published["published"] == str(address / PUBLISHED)
+    for page in (*map(Path, written), address / PUBLISHED):
+        links = links_of(page)
+        assert len(links) == 6
+        assert all((page.parent / link).resolve().read_text().startswith("report of ") for link in links)
+    assert all(link.startswith("../runs/") for link in links_of(address / PUBLISHED))
+
+
+def test_a_key_that_leads_out_of_the_store_is_no_link(tmp_path: Path) -> None:
+    """A damaged manifest cannot make the page link anywhere else."""
+    store = open_store(Store(uri=str(tmp_path / "store")))
+    for number, key in enumerate(("../../etc/passwd", "javascript:alert(1)", "//host/x", "a b")):
+        run_id = put_run(store, tmp_path / "files", "triage", number, "keep_baseline")
+        text = json.loads(store.get(f"runs/{run_id}/manifest.json"))
+        text["files"]["report.html"]["key"] = key
+        store.put(f"runs/{run_id}/manifest.json", json.dumps(text).encode())
+    write_dashboard(tmp_path / "page.html", False, str(tmp_path / "store"), None)
+    assert links_of(tmp_path / "page.html") == set()
+
+
+def test_the_command_says_what_waits_and_where_the_page_is(address: Path, tmp_path: Path) -> None:
+    """The document counts runs and names champions and matters; people see the same, and a place that cannot be written is exit 3."""
+    document = call("--store", address, "--output", tmp_path / "page.html")
+    assert (document["runs"], document["tasks"], document["champions"]) == (6, 2, {"triage": "triage-0"})
+    assert document["waits"][0]["what"] == "Deployment left running"
+    shown = CliRunner().invoke(main, ["dashboard", "--store", str(address), "--output", str(tmp_path / "page.html")])
+    assert shown.exit_code == 0
+    assert "prooftune approve invoices-9 --store" in shown.stdout
+    refused = CliRunner().invoke(main, ["dashboard", "--store", str(address), "--output", str(tmp_path / "page.html" / "x.html"), "--json"])
+    assert (refused.exit_code, json.loads(refused.stdout)["error"]) == (3, "EnvironmentLacks")
+
+
+@pytest.mark.slow
+def test_a_published_page_of_an_s3_store_opens_in_a_browser(s3_uri: str, s3_server: Any, tmp_path: Path) -> None:
+    """The page and the reports are stored as HTML, which a browser shows; a page outside such a store links to nothing."""
+    store = open_store(Store(uri=s3_uri, endpoint_url=s3_server.endpoint))
+    put_run(store, tmp_path / "files", "triage", 1, "promote")
+    document = call("--store", s3_uri, "--endpoint-url", s3_server.endpoint, "--publish", "--output", tmp_path / "page.html")
+    assert document["published"] == f"{s3_uri}/{PUBLISHED}"
+    assert links_of(tmp_path / "page.html") == set()
+    bucket, _, prefix = s3_uri.removeprefix("s3://").partition("/")
+    keys = [item["Key"] for item in s3_server.client().list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    pages = [key for key in keys if key.endswith(".html")]
+    assert len(pages) == 2
+    for key in pages:
+        assert s3_server.client().head_object(Bucket=bucket, Key=key)["ContentType"] == "text/html; charset=utf-8"
