@@ -31,6 +31,7 @@ TRAIN_QLORA = "prooftune run triage/spec.yaml --set backend.method.kind=qlora --
 QLORA = "tests/gpu/test_qlora_cuda.py::test_qlora_loads_nf4_and_learns"
 ROLLED_BACK = "tests/unit/test_registry.py::test_each_change_says_who_from_and_to"
 SERVER = "tests/conftest.py::server"
+TEAM = "tests/orchestration/test_team.py"
 JOBS = "tests/unit/test_jobs_cli.py"
 MANAGED = "tests/orchestration/test_managed_flow.py"
 KEY = "prooftune-0a1b2c3d4e5f60718293a4b5"
@@ -52,7 +53,7 @@ LONG = {
     'prooftune rollback triage --reason "wrong on refunds since Monday" --from triage-3f1c09a8d2be': ROLLED_BACK,
     f"prooftune run triage/spec.yaml {AT_A_STAND_IN}": f"{MANAGED}::test_a_run_ends_in_a_verdict_with_one_job_and_one_bill",
     "prooftune sandbox openai": "tests/unit/test_sandbox_cli.py::test_it_serves_until_nobody_asks",
-    'prooftune approve triage-3f1c09a8d2be --reason "within this quarter\'s plan"': f"{MANAGED}::test_the_command_line_approves",
+    'prooftune approve triage-3f1c09a8d2be --reason "within this quarter\'s plan"': f"{MANAGED}::test_a_person_approves_once",
     f"prooftune jobs reconcile {KEY}": f"{JOBS}::test_a_job_that_turns_up_is_adopted",
     f"prooftune jobs reconcile {KEY} --job ftjob-abc123": f"{JOBS}::test_a_person_names_the_job",
     f'prooftune jobs reconcile {KEY} --none --reason "the console shows no job"': f"{JOBS}::test_a_person_says_that_there_is_no_job",
@@ -60,6 +61,13 @@ LONG = {
     f'prooftune jobs again {KEY} --reason "the file is mended"': f"{JOBS}::test_a_job_is_cancelled_and_done_again",
     "prooftune jobs resume": f"{MANAGED}::test_a_run_need_not_wait_for_its_job",
     "prooftune compare triage/spec.yaml --backends local,openai,together": f"{MANAGED}::test_backends_are_compared_on_one_seal",
+    "make up": "Makefile",
+    "make down": "Makefile",
+    "make e2e": "Makefile",
+    ". ~/.local/state/prooftune/team/env": f"{TEAM}::test_every_service_answers",
+    "prooftune deploy": "tests/orchestration/test_deploying.py::test_deployed_again_nothing_changes",
+    "prooftune automations apply": "tests/orchestration/test_deploying.py::test_a_failed_run_and_a_verdict_are_told_to_every_channel",
+    "PROOFTUNE_WEBHOOK_SECRET=… prooftune listen": "tests/orchestration/test_watch.py::test_a_posted_request_becomes_an_event",
     "prooftune up": SERVER,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect --no-prompt deploy --all": DEPLOYED,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect worker start --pool cpu --type process": DEPLOYED,

@@ -84,6 +84,26 @@ def test_a_run_from_rows_to_the_tuned_model(here: StandIn) -> None:
     assert here.api.state()["deployments"] == 0
 
 
+def test_training_goes_on_from_a_tuned_model(here: StandIn) -> None:
+    """Its name stands where the base model's would, the order is another one, and the new model knows what both trainings taught."""
+    rows = here.rows(12)
+    order = here.order(rows)
+    files = here.uploaded(rows, order)
+    job = here.tuner.create(order, files)
+    here.api.works.settle()
+    first = str(here.tuner.job(job.id).model)
+    further = order.model_copy(update={"start": first})
+    assert further.key != order.key
+    again = here.tuner.create(further, files)
+    here.api.works.settle()
+    done = here.tuner.job(again.id)
+    assert done.status == "succeeded"
+    assert str(done.model).startswith(first.partition(".ft-")[0] if here.tuner.provider == "azure" else "ft:gpt-4.1-mini-2025-04-14:")
+    assert len(here.api.brain.tuned[str(done.model)]) == 2 * len(here.api.brain.tuned[first])
+    with pytest.raises(SpecError, match="not available for fine-tuning"):
+        here.tuner.create(order.model_copy(update={"start": "ft:nothing"}), files)
+
+
 def tokens_in(rows: Path) -> int:
     """Return the tokens of an epoch."""
     lines = rows.read_text(encoding="utf-8-sig").splitlines()

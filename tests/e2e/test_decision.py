@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from fixtures_chat import Chat, ChatServer
 from tests_support import prooftune
@@ -26,6 +27,7 @@ def by_reference(chat: Chat) -> str:
     return json.dumps({"better": "tie" if right["A"] == right["B"] else "A" if right["A"] else "B"})
 
 
+@pytest.mark.slow
 def test_all_evidence_is_gathered_and_weighed(
     toy_folder: Path, tmp_path: Path, chat_server: ChatServer, server: dict[str, Any], home: dict[str, str]
 ) -> None:

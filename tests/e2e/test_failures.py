@@ -95,6 +95,7 @@ def test_a_run_stops_at_bad_data_with_everything_wrong(
     assert [problem["where"] for problem in json.loads(done.stdout)["problems"]] == ["data.jsonl:241", "data.jsonl:242"]
 
 
+@pytest.mark.slow
 def test_a_run_publishes_to_s3(toy_folder: Path, server: dict[str, Any], home: dict[str, str], s3_uri: str, s3_server: S3Server) -> None:
     """The whole run works with its store on a real S3 server, and what it published verifies."""
     keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}

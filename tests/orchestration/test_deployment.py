@@ -117,6 +117,7 @@ def test_a_run_from_the_form_ends_in_a_verdict(
     assert {"ingest", "validate", "split", "format", "tokens", "preflight", "baselines", "advise", "report", "manifest"} <= keys
 
 
+@pytest.mark.slow
 def test_a_schedule_really_fires(worker: None, deployed: dict[str, Any], server: dict[str, Any], parameters: dict[str, Any]) -> None:
     """An interval schedule makes runs that the worker starts (with the wrong SQLAlchemy it would never)."""
     schedule = [{"schedule": {"interval": 30}, "active": True, "parameters": parameters}]

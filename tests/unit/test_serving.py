@@ -18,9 +18,10 @@ from fixtures_stand_ins import StandIn, open_stand_in
 
 from prooftune.errors import EnvironmentLacks, IntegrityError, TransientError
 from prooftune.providers import serving
-from prooftune.providers.serving import DEAD_AFTER_S, Lease, Sweep, key_of, read_leases, served, sweep
+from prooftune.providers.serving import Lease, Sweep, key_of, read_leases, served, sweep
 from prooftune.providers.tuning import Deployment, Tuner, open_tuner
 from prooftune.spec import Provider
+from prooftune.storage.leases import DEAD_AFTER_S
 from prooftune.storage.local import LocalStore
 from prooftune.storage.objects import ObjectStore
 

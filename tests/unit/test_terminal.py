@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -272,14 +271,3 @@ def test_on_a_terminal_each_stage_has_a_line(tell: Any, monkeypatch: pytest.Monk
     assert re.search(r"✓ ingest\s+already done\s+300 ms", text)
     assert re.search(r"✓ split\s+300 ms", text)
     assert re.search(r"✗ train\s+━.*12/56 steps · loss 0.154, validation 0.417", text)
-
-
-def test_flow_files_hide_no_other_module() -> None:
-    """Prefect puts flows/ first on sys.path: no stem there may equal a module of Python or of an installed package."""
-    from importlib.metadata import packages_distributions
-
-    folder = Path(terminal.__file__).parent
-    stems = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert not stems & set(sys.stdlib_module_names)
-    assert not stems & set(packages_distributions())
-    assert os.sep not in "".join(stems)
