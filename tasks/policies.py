@@ -94,12 +94,14 @@ class StoreResults(WritableFileSystem):
         """Tell Prefect that keys are used as they are: they are no paths of this machine."""
 
 
-def policy(stage: str, version: int, timeout_minutes: float, *tags: str) -> dict[str, Any]:
+def policy(stage: str, version: int, timeout_minutes: float, *tags: str, of_run: bool = True) -> dict[str, Any]:
     """Return the ``@task`` options of a stage.
 
-    ``version`` is raised whenever the stage would give another result for the same inputs: then it is done again.
+    ``version`` is raised whenever the stage would give another result for the same inputs: then it is done again. A stage that is not
+    ``of_run`` works on finished runs: whoever imports it must not give them other keys.
     """
-    VERSIONS[stage] = version
+    if of_run:
+        VERSIONS[stage] = version
     return errand(stage, timeout_minutes, *tags) | {
         "cache_policy": StageCache(stage=stage, version=version),
         "persist_result": True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from prefect import flow, task
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from tests_support import ROOT
 
 from prooftune.errors import DataError, TransientError
 from prooftune.spec import Store
@@ -120,3 +123,9 @@ def test_any_other_error_is_not_tried_again() -> None:
     with pytest.raises(DataError, match="no records"):
         flow(name="not-retried")(lambda: stage())()
     assert len(tries) == 1
+
+
+def test_comparing_runs_gives_them_no_other_keys() -> None:
+    """What a process imports besides the stages of a run changes no run's key: `compare` finds what `run` has done."""
+    code = "import flows.finetune; from tasks.policies import VERSIONS as v; before = dict(v); import flows.compare; assert v == before"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

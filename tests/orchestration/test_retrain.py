@@ -234,7 +234,7 @@ def test_a_killed_retraining_goes_on_as_the_same_run(
     env = home | {"PREFECT_API_URL": server["api"], "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     work = task.store.work_dir() / "stages" / "train"
-    until(lambda: next(work.rglob("checkpoint-*"), None))
+    until(lambda: next(work.glob("*/out/checkpoints"), None))
     process.kill()
     process.wait(timeout=30)
     killed = task.claim("d1")
