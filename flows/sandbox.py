@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def serve(provider: str, port: int, fast: bool, faults: Sequence[str], idle_minu
     from prooftune.sandbox.models import Brain, CannedBrain, DemoBrain
     from prooftune.sandbox.stand_ins import stand_in
 
+    logging.captureWarnings(True)  # the training libraries warn of their own next versions
     ordered = [parse_fault(text) for text in faults]
     with tempfile.TemporaryDirectory(prefix="prooftune-sandbox-") as folder:
         brain: Brain = CannedBrain() if fast else DemoBrain(Path(folder) / "models")

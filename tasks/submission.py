@@ -152,7 +152,7 @@ def _telling() -> Any:
             if "step" in event.metrics:
                 losses.add(event.metrics["step"], event.metrics.get("train_loss"), event.metrics.get("valid_loss"))
         losses.show(last=job.ended)
-        text = f"job {job.id}: {job.told}"
+        text = ": ".join([f"job {job.id}", job.told, *(event.text for event in events[-1:])])
         if text != shown or events:
             shown = text
             report(Progress(done=int(job.ended), total=1, unit="jobs", text=text))

@@ -174,7 +174,7 @@ def _arguments(method: Method, schedule: Schedule, setting: Setting) -> SFTConfi
         use_cpu=not cuda,
         bf16=cuda,
         tf32=True if ampere else None,
-        gradient_checkpointing=cuda and method.kind == "qlora",  # recomputing buys memory with time
+        activation_checkpointing=cuda and method.kind == "qlora",  # recomputing buys memory with time
         seed=method.seed,
         data_seed=method.seed,
         eval_strategy="steps",
