@@ -5,7 +5,7 @@ PYTEST := .venv/bin/python -m pytest
 
 .PHONY: demo demo-managed up down e2e test test-all check lint types layers docs lock clean
 
-demo: .venv/installed ## the main job on 600 support tickets: 10 minutes on 2 cores
+demo: .venv/installed ## the main job on about 700 support tickets: 10 minutes on 2 cores
 	.venv/bin/prooftune demo
 
 demo-managed: .venv/installed ## the same at a stand-in for OpenAI, which really tunes

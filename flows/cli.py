@@ -112,7 +112,7 @@ def run(spec: Path, overrides: tuple[str, ...], fresh: bool) -> dict[str, Any]:
 @set_option
 @answers("result", exit_code=waits, resumes=True)
 def demo(managed: bool, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Run it all on 600 support tickets.
+    """Run it all on about 700 support tickets.
 
     With a real model of 135M parameters, on this machine: about 10 minutes on 2 cores.
     """
@@ -122,7 +122,7 @@ def demo(managed: bool, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 @main.command()
-@click.argument("run_id", metavar="RUN", required=False)
+@click.argument("run_id", metavar="[RUN]", required=False)
 @store_option
 @endpoint_option
 @answers("result")

@@ -106,7 +106,7 @@ def resume(store: str, endpoint_url: str | None) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN", required=False)
+@click.argument("run_id", metavar="[RUN]", required=False)
 @click.option("--no", "reject", is_flag=True, help="Reject: nothing is spent, or the champion stays.")
 @click.option("--reason", default="", help="Why, for those who read the record.")
 @click.option("--by", default=None, metavar="NAME", help="Who decides; default: you, as this machine knows you.")

@@ -25,7 +25,7 @@ BUCKET = "prooftune"
 REGION = "us-east-1"
 """What the S3 server answers to; any name would do."""
 HEARTBEAT_S = "30"
-"""A flow run that says nothing for three of these is taken for dead by the automations in deployments/."""
+"""A flow run that stays silent for four of these is taken for lost by the flow watch-runs."""
 
 
 @dataclass(frozen=True)

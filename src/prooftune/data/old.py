@@ -85,8 +85,8 @@ def _published(store: ObjectStore, run_id: str) -> dict[SplitName, ArtifactRef]:
     files = find_run(store, run_id).files
     if missing := [f"{name}.jsonl" for name in get_args(SplitName) if f"{name}.jsonl" not in files]:
         raise DataError(
-            f"the run {run_id} was published without {', '.join(missing)}, as runs of earlier versions were: run its spec once more, and "
-            "name the new run; or set data.old.run to null"
+            f"the run {run_id} was published without {', '.join(missing)}, as runs of earlier versions were; run its spec once more, and "
+            "promote the new run, or name it in data.old.run"
         )
     return {name: files[f"{name}.jsonl"] for name in get_args(SplitName)}
 

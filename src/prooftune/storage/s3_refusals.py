@@ -12,7 +12,8 @@ _NO_BUCKET = "there is no such bucket; create it or correct {field}"
 _REGION = "the bucket is in another region; set AWS_REGION to it"
 _DENIED = (
     "access is denied; check the credentials, which need s3:GetObject and s3:ListBucket here, and to write also s3:PutObject, "
-    "s3:DeleteObject, s3:AbortMultipartUpload and s3:ListBucketMultipartUploads"
+    "s3:DeleteObject, s3:AbortMultipartUpload and s3:ListBucketMultipartUploads; in a bucket encrypted with a KMS key also kms:Decrypt and "
+    "kms:GenerateDataKey"
 )
 _ADVICE = {
     "NoSuchBucket": _NO_BUCKET,

@@ -107,10 +107,7 @@ class Receiver:
         try:
             asked = Request.model_validate_json(delivery.body)
         except ValidationError as error:
-            problems = [
-                f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False, include_input=False)
-            ]
-            return Answer(400, {"error": "the body is no request", "problems": problems})
+            return Answer(400, {"error": "the body is no request", "problems": _problems(error)})
         signal = Signal(kind="request", task=named[1], digest=asked.id, reason=asked.reason, at=stamp(now))
         kept = self._kept(signal)
         if kept.reason != signal.reason:
@@ -135,9 +132,9 @@ class Receiver:
         return signal
 
 
-def _problems(error: ValidationError) -> str:
+def _problems(error: ValidationError) -> list[str]:
     """Return what is wrong with a body, without what it holds."""
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False, include_input=False))
+    return [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False, include_input=False)]
 
 
 @contextmanager
