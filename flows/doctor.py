@@ -115,7 +115,11 @@ def _gpu() -> Iterator[Item]:
     numbers = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16"
     count = f"{torch.cuda.device_count()} × " if torch.cuda.device_count() > 1 else ""
     found = f"{count}{gpu.name}, {gpu.total_memory / GIB:.0f} GiB, compute capability {gpu.major}.{gpu.minor}, {numbers}"
-    slow = "" if numbers == "bf16" else "training works in bf16, which this GPU emulates: correct, and slow; take one of Ampere (2020) or later"
+    slow = (
+        ""
+        if numbers == "bf16"
+        else "training works in bf16, which this GPU emulates: correct, and slow; take one of Ampere (2020) or later"
+    )
     yield Item("GPU", "warn" if slow else "ok", found, optional, slow)
     yield _bitsandbytes()
 

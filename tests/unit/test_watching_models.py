@@ -52,10 +52,27 @@ def test_a_sunset_that_comes_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         near, after = (look_at_models(store, spec, at(last - timedelta(days=days))) for days in (90, -1))
     assert isinstance(near, Signal)
     assert isinstance(after, Signal)
-    assert near.digest == f"openai:{stand_in.model}:{last}"
     assert near.id == after.id
+    assert "the spec moves to local" in near.reason
     assert "in 90 days" in near.reason
     assert f"since {last}" in after.reason
+
+
+def test_a_successor_is_another_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the spec names the ending model a retraining has nothing to move to; the successor's name is an occurrence of its own."""
+    store = LocalStore(tmp_path / "store")
+    with open_stand_in("openai", tmp_path, monkeypatch) as stand_in:
+        staying = managed(tmp_path, stand_in)
+        drop(tmp_path, "a.jsonl", rows(40))
+        promoted(store, staying, tmp_path)
+        moving = staying.model_copy(update={"backend": staying.backend.model_copy(update={"model": "gpt-4.1-nano"})})
+        last = date.fromisoformat(str(look_at_models(store, staying, at(date(2020, 1, 1))).figures["shutdown"]))
+        stay, move = (look_at_models(store, spec, at(last)) for spec in (staying, moving))
+    assert isinstance(stay, Signal)
+    assert isinstance(move, Signal)
+    assert "name its successor in backend.model" in stay.reason
+    assert "the spec moves to openai gpt-4.1-nano" in move.reason
+    assert stay.id != move.id
 
 
 def test_a_provider_that_is_away_is_an_error_and_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

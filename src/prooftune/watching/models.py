@@ -36,8 +36,10 @@ def look_at_models(store: ObjectStore, spec: RunSpec, now: datetime) -> Look:
     if left > spec.watch.sunset_days:
         return Quiet(kind="sunset", reason=f"{named} {what} on {day}, in {left} days", figures=figures)
     when = f"on {day}, in {left} days" if left >= 0 else f"since {day}"
-    reason = f"{named} {what} {when}; watch.sunset_days is {spec.watch.sunset_days}"
-    digest = f"{backend.provider}:{backend.model}:{day}"
+    next_one = f"{spec.backend.provider} {spec.backend.model}"
+    todo = "name its successor in backend.model" if next_one == f"{backend.provider} {backend.model}" else f"the spec moves to {next_one}"
+    reason = f"{named} {what} {when}; watch.sunset_days is {spec.watch.sunset_days}; {todo}"
+    digest = f"{backend.provider}:{backend.model}:{day}:{next_one}"  # another successor is worth another retraining
     return Signal(kind="sunset", task=spec.name, digest=digest, reason=reason, at=stamp(now), figures=figures)
 
 
