@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from flows.automations import apply_automations, read_yaml, server_client
 from prooftune.errors import SpecError
+from prooftune.watching.signals import EVENTS, resource_of
 
 POOLS = Path("deployments/pools")
 LIMITS = Path("deployments/limits.yaml")
@@ -31,7 +32,8 @@ def deploy(folder: Path) -> dict[str, Any]:
         SpecError: a file is not there, or says what Prefect does not take.
     """
     folder = folder.resolve()
-    names = [one["name"] for one in read_yaml(folder / "prefect.yaml").get("deployments", [])]
+    deployments = read_yaml(folder / "prefect.yaml").get("deployments", [])
+    check_triggers(deployments)
     with server_client() as client:
         pools = [{"name": pool.name, "became": apply_pool(client, pool)} for pool in read_pools(folder / POOLS)]
         limits = [
@@ -40,7 +42,24 @@ def deploy(folder: Path) -> dict[str, Any]:
         ]
         deploy_all(folder, str(client.api_url))
         ui = str(client.api_url).rstrip("/").removesuffix("/api")
-    return {"ui": ui, "pools": pools, "limits": limits, "deployments": names, **apply_automations(folder)}
+    return {"ui": ui, "pools": pools, "limits": limits, "deployments": [one["name"] for one in deployments], **apply_automations(folder)}
+
+
+def check_triggers(deployments: list[dict[str, Any]]) -> None:
+    """Check that a deployment which events start listens for those of its own spec's task: any other would never start it.
+
+    Raises:
+        SpecError: one listens for another task.
+    """
+    for one in deployments:
+        wanted = resource_of(str(one.get("parameters", {}).get("spec", {}).get("name")))["prefect.resource.id"]
+        for trigger in one.get("triggers", []):
+            found = trigger.get("match", {}).get("prefect.resource.id")
+            if found != wanted and set(EVENTS.values()) & set(trigger.get("expect", [])):
+                raise SpecError(
+                    f"prefect.yaml: the trigger of {one['name']} listens for {found}, but its spec's events are those of {wanted}, so none "
+                    "would start it. Write the spec's name into the trigger's match"
+                )
 
 
 def read_pools(folder: Path) -> list[WorkPoolCreate]:

@@ -27,7 +27,7 @@ from prefect.utilities.templating import apply_values, find_placeholders
 from tests_support import ROOT
 
 from flows.automations import read_file
-from flows.deploying import read_pools
+from flows.deploying import check_triggers, read_pools
 from prooftune.errors import SpecError
 from prooftune.spec import MANAGED
 from prooftune.watching.signals import EVENTS, Signal
@@ -48,6 +48,15 @@ def test_each_deployment_names_a_flow_that_takes_its_parameters(name: str, monke
     deployment = DEPLOYMENTS[name]
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
     flow.validate_parameters(deployment["parameters"])
+
+
+def test_a_trigger_for_another_task_is_refused() -> None:
+    """A task's new name in the spec alone would leave its events without effect, so deploying says so."""
+    [one] = [dict(one) for one in DEPLOYMENTS.values() if one.get("triggers")]
+    check_triggers([one])
+    one["parameters"] = {"spec": one["parameters"]["spec"] | {"name": "other"}}
+    with pytest.raises(SpecError, match="retrain-on-event listens for prooftune.task.support-triage, .* prooftune.task.other"):
+        check_triggers([one])
 
 
 def test_every_event_of_a_signal_starts_a_retraining() -> None:
