@@ -62,10 +62,11 @@ def deployed(server: dict[str, Any], home: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def parameters(toy_folder: Path) -> dict[str, Any]:
-    """What the UI's form sends: a nested mapping. With so little data the run ends before training."""
+def parameters(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the UI's form sends: a nested mapping. With so little data the run ends before training; in its store no stage is done yet."""
     spec = yaml.safe_load((toy_folder / "spec.yaml").read_text())
     spec["data"] |= {"source": str(toy_folder / "toy.jsonl"), "min_examples": 1000}
+    spec["store"] = {"uri": str(tmp_path_factory.mktemp("form") / "store")}
     return {"spec": spec}
 
 
