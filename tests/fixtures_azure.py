@@ -31,5 +31,5 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]
         monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
         monkeypatch.setenv("AZURE_MANAGEMENT_TOKEN", TOKEN)
         monkeypatch.setenv("AZURE_MANAGEMENT_ENDPOINT", address)
-        tuner = AzureTuner(Provider(base_url=f"{address}/openai/v1", resource=RESOURCE))
-        yield StandIn(api, tuner, "gpt-4.1-mini-2025-04-14", folder)
+        options = Provider(base_url=f"{address}/openai/v1", resource=RESOURCE)
+        yield StandIn(api, AzureTuner(options), "gpt-4.1-mini-2025-04-14", folder, options)

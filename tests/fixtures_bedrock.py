@@ -38,7 +38,7 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, pace_s: float = 0.0)
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
         monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "no-config"))
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "no-credentials"))
-        yield StandIn(api, BedrockTuner(options(address)), MODEL, folder)
+        yield StandIn(api, BedrockTuner(options(address)), MODEL, folder, options(address))
 
 
 def options(address: str | None) -> Provider:

@@ -38,7 +38,8 @@ def served(api: FireworksApi, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("prooftune.providers.fireworks_connection.READY_PAUSE_S", 0.01)
     monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
     with serving(api) as address:
-        yield StandIn(api, FireworksTuner(Provider(base_url=address, project=ACCOUNT)), MODEL, folder)
+        options = Provider(base_url=address, project=ACCOUNT)
+        yield StandIn(api, FireworksTuner(options), MODEL, folder, options)
 
 
 @dataclass(frozen=True)

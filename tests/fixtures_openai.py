@@ -28,4 +28,5 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     api = OpenAIApi(CannedBrain(), folder / "sandbox")
     with serving(api) as address:
-        yield StandIn(api, OpenAITuner(Provider(base_url=f"{address}/v1")), "gpt-4.1-mini", folder)
+        options = Provider(base_url=f"{address}/v1")
+        yield StandIn(api, OpenAITuner(options), "gpt-4.1-mini", folder, options)

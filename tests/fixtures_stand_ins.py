@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prooftune.data.lines import write_lines
 from prooftune.providers.tuning import Files, Order, Tuner
-from prooftune.spec import Hyperparameters
+from prooftune.spec import Hyperparameters, Provider
 from prooftune.storage.disk import sha256_of
 from prooftune.types import Example, Message
 
@@ -32,6 +32,8 @@ class StandIn:
     model: str
     """A base model that it tunes."""
     folder: Path
+    options: Provider = field(default_factory=Provider)
+    """How a spec reaches it."""
 
     def examples(self, count: int = 40) -> Path:
         """Write examples and return the file."""

@@ -38,7 +38,8 @@ def served(api: TogetherApi, folder: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr("prooftune.providers.together_connection.READY_PAUSE_S", 0.01)
     monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
     with serving(api) as address:
-        yield StandIn(api, TogetherTuner(Provider(base_url=f"{address}/v1")), MODEL, folder)
+        options = Provider(base_url=f"{address}/v1")
+        yield StandIn(api, TogetherTuner(options), MODEL, folder, options)
 
 
 @dataclass(frozen=True)

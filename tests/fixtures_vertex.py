@@ -30,7 +30,7 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]
     with serving(api) as address:
         monkeypatch.setenv("GOOGLE_OAUTH_ACCESS_TOKEN", KEY)
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
-        yield StandIn(api, VertexTuner(options(address)), MODEL, folder)
+        yield StandIn(api, VertexTuner(options(address)), MODEL, folder, options(address))
 
 
 def options(address: str) -> Provider:

@@ -83,6 +83,12 @@ def test_a_pools_template_fits_together(pool: Any) -> None:
     assert int(defaults["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) == 30
 
 
+@pytest.mark.parametrize("pool", [pool for pool in POOLS.values() if pool.type == "process"], ids=lambda pool: pool.name)
+def test_a_flow_run_writes_nothing_to_its_workers_console(pool: Any) -> None:
+    """A process that writes to a worker that was killed breaks at the next line; the killed worker of test_team.py shows the run go on."""
+    assert pool.base_job_template["variables"]["properties"]["stream_output"]["default"] is False
+
+
 def test_a_kubernetes_job_asks_for_a_gpu_and_takes_its_secrets_by_reference() -> None:
     """What a worker makes of the template's defaults is a job with a GPU, a place to run, no rights, and a secret's name only."""
     template = POOLS["kubernetes"].base_job_template

@@ -129,8 +129,7 @@ def start_run(stack: Stack, folder: Path, seconds: float) -> str:
     (folder / "pulse.py").write_text(FLOW)
     flow = stack.prefect("/flows/", {"name": "pulse"})
     where = {"entrypoint": "pulse.py:pulse", "path": str(folder), "work_pool_name": "cpu"}
-    options = {"job_variables": {"stream_output": False}}  # or a run would break at the first line that its dead worker does not read
-    made = stack.prefect("/deployments/", {"name": "pulse", "flow_id": flow["id"], **where, **options})
+    made = stack.prefect("/deployments/", {"name": "pulse", "flow_id": flow["id"], **where})
     run: str = stack.prefect(f"/deployments/{made['id']}/create_flow_run", {"parameters": {"seconds": seconds}})["id"]
     return run
 

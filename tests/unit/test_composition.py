@@ -268,11 +268,12 @@ def test_weights_to_go_on_from_are_found_by_run(store: LocalStore, tmp_path: Pat
     ],
 )
 def test_weights_of_another_shape_are_refused(store: LocalStore, tmp_path: Path, backend: Backend, named: str) -> None:
-    """The message names the field and both values, before anything is trained."""
+    """The message names both values and the fields to change, of which a retraining sets one, before anything is trained."""
     crown(store, tmp_path / "run", spec_of())
     with pytest.raises(SpecError, match=named) as told:
         start_ref(store, CHAMPION, backend)
     assert told.value.problems[0].where == "backend.start_from"
+    assert "retrain.warm_start: false" in told.value.problems[0].reason
 
 
 def test_weights_of_another_base_model_under_the_same_name_are_refused(store: LocalStore, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from flows.cli import main
 from flows.dashboard import PUBLISHED, write_dashboard
-from prooftune.dashboard.page import SHOWN_MONTHS, SHOWN_RUNS, SHOWN_TASKS, render
+from prooftune.dashboard.page import SHOWN_MONTHS, SHOWN_RETRAININGS, SHOWN_RUNS, SHOWN_TASKS, render
 from prooftune.dashboard.reading import read_dashboard
 from prooftune.dashboard.view import Dashboard, Run, Task, newest_first
 from prooftune.economics import approvals, spending
@@ -28,12 +28,16 @@ from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.serving import Lease, key_of
 from prooftune.providers.tuning import Job, Order
 from prooftune.providers.waiting import wait
+from prooftune.retraining.admission import admit
+from prooftune.retraining.claims import Claim, State, fail, finish, note_run
+from prooftune.retraining.claims import wait as wait_for_job
 from prooftune.spec import Hyperparameters, Provider, RunSpec, Store, parse_spec
 from prooftune.storage import registry
 from prooftune.storage.manifest import publish
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.storage.registry_document import Change, Registry
 from prooftune.types import Decision, Evaluation, Metric, Verdict
+from prooftune.watching.signals import Kind, Signal
 from tests.fixtures_report import HOSTILE, Page
 
 pytest_plugins = ["fixtures_s3"]
@@ -124,7 +128,18 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Path:
     approvals.ask(store, "invoices-10", 10, None)
     approvals.answer(store, "invoices-10", 10, approved=True, by="maria", reason="")
     put_jobs(store)
+    token = start_retraining(store, "triage", "data", "5e1f0c", NOW - timedelta(days=30))
+    note_run(store, "triage", token, "triage-1")
+    finish(store, "triage", token, "promote, run triage-1")
     return folder / "store"
+
+
+def start_retraining(store: ObjectStore, task: str, kind: Kind, digest: str, at: datetime) -> int:
+    """Let a signal start a retraining, and return its token."""
+    signal = Signal(kind=kind, task=task, digest=digest, reason=f"because of {digest}", at=at.isoformat())
+    token = admit(store, spec_of(task, retrain={"cool_down_hours": 0}), signal, "a holder", at).token
+    assert token is not None
+    return token
 
 
 def put_jobs(store: ObjectStore) -> None:
@@ -209,6 +224,37 @@ def test_trends_draw_what_a_task_measured(address: Path) -> None:
     assert set(re.findall(r"(?:fill|stroke): (#\w+)", styles)) == set()
 
 
+def test_a_retraining_shows_what_caused_it_and_what_came_of_it(address: Path) -> None:
+    """The signal's words, kind and occurrence, the day, and the verdict with a link to the run's report."""
+    rows = Page(render(seen(address), lambda key: key)).text.split("what came of it")[1].split("Line of champions")[0]
+    assert " ".join(rows.split()) == "2026-10-23 because of 5e1f0c data 5e1f0c promote triage-1"
+
+
+ENDS: dict[str, tuple[Callable[[ObjectStore, int], object], str]] = {
+    "runs": (lambda store, token: note_run(store, "new", token, "new-1"), "under way new-1"),
+    "is dead": (lambda store, token: None, "its process is dead its signal starts it again"),
+    "waits": (lambda store, token: wait_for_job(store, "new", token, "new-1"), "waits for its job new-1"),
+    "failed": (lambda store, token: fail(store, "new", token, "JobFailed: row 7"), "failed JobFailed: row 7"),
+    "had nothing to do": (lambda store, token: finish(store, "new", token, "nothing_new", trained=False), "nothing new"),
+    "promoted what is gone": (lambda store, token: finish(store, "new", token, "promote, run new-0"), "promote new-0"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_task_that_only_has_a_retraining_is_shown_with_how_that_is(end: str, tmp_path: Path) -> None:
+    """In whichever state, before its first run is there; what it is made from lies beside it, and is no retraining."""
+    store = open_store(Store(uri=str(tmp_path / "store")))
+    at = NOW - timedelta(hours=1 if end == "is dead" else 0)
+    step, told = ENDS[end]
+    step(store, start_retraining(store, "new", "request", "export-7", at))
+    store.put("retrains/new/request-0123.json", b"{}")
+    view = read_dashboard(store, NOW)
+    assert [task.name for task in view.tasks] == ["new"]
+    assert view.troubles == ()
+    rows = Page(render(view)).text.split("what came of it")[1]
+    assert " ".join(rows.split()).startswith(f"2026-11-22 because of export-7 request export-7 {told}")
+
+
 def test_spend_stands_against_the_budget_of_the_newest_spec(address: Path) -> None:
     """What is held and billed in a project's month is set against the limit that a published spec names."""
     view = seen(address)
@@ -252,6 +298,7 @@ def test_a_damaged_document_is_said_and_the_rest_is_shown(content: bytes, tmp_pa
     put_run(store, tmp_path / "files", "triage", 1, "promote")
     places = (
         "registry/broken.json",
+        "retrains/broken.json",
         "runs/broken/manifest.json",
         "ledger/spending/shared/2026-11.json",
         "ledger/approvals/asked/broken.json",
@@ -314,13 +361,16 @@ def hostile_view(text: str) -> Dashboard:
         name=text, holder="h", provider=text, address="", options=Provider(), model=text, usd_per_hour=None, since=NOW, renewed=NOW
     )
     later = run.model_copy(update={"run_id": f"later{text}", "at": NOW + timedelta(days=2)})
+    claim = Claim(kind="data", digest=text, reason=text, token=1, holder=text, started=NOW, renewed=NOW, runs=(text,), outcome=text)
+    states: tuple[State, ...] = ("running", "waiting", "finished", "failed")
+    claims = tuple(claim.model_copy(update={"state": state}) for state in states)
     item = spending.Item(key=text, held_usd=1, at=text)
     month = {"project": text, "month": text, "billed_usd": 0, "held_usd": 1, "limit_usd": None, "limit_known": False, "items": (item,)}
     return Dashboard.model_validate(
         {
             "store": text,
             "made_at": NOW,
-            "tasks": (Task(name="t", registry=known, runs=(later, run)),),
+            "tasks": (Task(name="t", registry=known, runs=(later, run), retrainings=claims),),
             "months": (month,),
             "asked": (approvals.Asked(key=text, usd=3, at=text),),
             "leases": (lease,),
@@ -382,13 +432,20 @@ def test_the_page_is_structured_for_readers_of_all_kinds(address: Path) -> None:
 
 
 def test_many_runs_and_tasks_are_folded() -> None:
-    """Of five hundred runs the newest are shown and the others folded by month, tasks and months alike; all of them are there."""
+    """Of five hundred runs the newest are shown and the others folded by month; retrainings, tasks and months alike; all are there."""
     started = NOW - timedelta(days=499)
+    claim = Claim(kind="data", digest="d", reason="r", token=1, holder="h", started=NOW, renewed=NOW)
+    retrainings = tuple(claim.model_copy(update={"digest": f"d{at}"}) for at in range(20))
     runs = [
         Run(run_id=f"r{at}", task=f"t{at % 20}", verdict="keep_baseline", at=started + timedelta(days=at), reason="r") for at in range(500)
     ]
     tasks = tuple(
-        Task(name=name, registry=Registry(task=name), runs=tuple(newest_first(run for run in runs if run.task == name)))
+        Task(
+            name=name,
+            registry=Registry(task=name),
+            runs=tuple(newest_first(run for run in runs if run.task == name)),
+            retrainings=retrainings if name == "t0" else (),
+        )
         for name in (f"t{at}" for at in range(20))
     )
     months = tuple(
@@ -400,6 +457,9 @@ def test_many_runs_and_tasks_are_folded() -> None:
     assert shown.count("data-verdict=") == SHOWN_RUNS
     assert sum(part.count("data-verdict=") for part in folded) == 500 - SHOWN_RUNS
     assert "<summary>August 2026: 31 runs</summary>" in folded[3] + folded[2] + folded[1]
+    shown, folded, *_ = text.split('<article class="task">')[1].split("<details>")
+    assert (shown.count("under way"), folded.count("under way")) == (SHOWN_RETRAININGS, 20 - SHOWN_RETRAININGS)
+    assert f"<summary>{20 - SHOWN_RETRAININGS} earlier retrainings</summary>" in folded
     assert f"<summary>{20 - SHOWN_TASKS} tasks that were active longer ago</summary>" in text
     assert f"<summary>{20 - SHOWN_MONTHS} earlier</summary>" in text
 

@@ -260,15 +260,15 @@ def test_a_write_that_fails_is_worth_another_try(ledger: Ledger, store: MemorySt
 
 
 def test_others_that_keep_changing_an_entry_end_in_an_error(ledger: Ledger, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After fifty lost races it is told, and not tried for ever."""
-    monkeypatch.setattr("prooftune.providers.ledger.time.sleep", lambda seconds: None)
+    """After a hundred lost races it is told, and not tried for ever."""
+    monkeypatch.setattr("prooftune.storage.documents.time.sleep", lambda seconds: None)
     key = ledger.open(intent_of(order_of())).key
 
     def meanwhile(entry: Entry) -> Entry:
         store.objects[key_of(key)] += b"\n"
         return entry.noted("mine")
 
-    with pytest.raises(TransientError, match="50 times in a row"):
+    with pytest.raises(TransientError, match="100 times in a row"):
         ledger.change(key, meanwhile)
 
 

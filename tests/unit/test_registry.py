@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prooftune.errors import IntegrityError
+from prooftune.errors import IntegrityError, TransientError
 from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import publish, read_manifest
 from prooftune.storage.objects import InvalidKey, NoSuchObject
@@ -115,6 +115,31 @@ def test_two_people_who_see_the_same_fault_roll_back_once(store: LocalStore) -> 
     with pytest.raises(PromotionRefused, match="champion of triage is run-b, no longer run-c"):
         rollback(store, "triage", champion="run-c", **WHY)
     assert history(store, "triage")["champion"] == "run-b"
+
+
+class Forgetful(LocalStore):
+    """A store whose next answer gets lost, after the write."""
+
+    forgets = False
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+        """Write, and perhaps not say so."""
+        version = super().put(key, data, if_absent=if_absent, if_match=if_match)
+        if self.forgets:
+            self.forgets = False
+            raise TransientError("the store's answer got lost")
+        return version
+
+
+def test_a_rollback_whose_answer_got_lost_is_made_once(tmp_path: Path) -> None:
+    """What is in the store says that it was made: whoever tried again would go one champion further back."""
+    store = Forgetful(tmp_path / "store")
+    for run in ("run-a", "run-b", "run-c"):
+        enter(store, run)
+    store.forgets = True
+    assert rollback(store, "triage", **WHY)["champion"] == "run-b"
+    assert not store.forgets
+    assert read_registry(store, "triage")["champion"] == "run-b"
 
 
 def test_a_champion_that_is_gone_is_not_put_back_in_use(store: LocalStore) -> None:
@@ -297,7 +322,7 @@ def test_a_champion_that_no_change_made_is_damage(store: LocalStore) -> None:
     """A document whose champion does not follow from its changes was edited by hand."""
     enter(store, "run-a")
     enter(store, "run-b")
-    document = store.get("registry/triage.json").replace(b'"champion": "run-b",\n  "challenger"', b'"champion": "run-a",\n  "challenger"')
+    document = store.get("registry/triage.json").replace(b'"champion": "run-b",\n "challenger"', b'"champion": "run-a",\n "challenger"')
     store.put("registry/triage.json", document)
     with pytest.raises(IntegrityError, match="restore it"):
         rollback(store, "triage", **WHY)

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from fixtures_ledger import MemoryStore
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import ValidationError
 
 from prooftune.economics.spending import BudgetExceeded, estimate_error, find, hold, read_month, release, settle, spent
-from prooftune.errors import IntegrityError
+from prooftune.errors import IntegrityError, TransientError
 from prooftune.storage.local import LocalStore
 from prooftune.storage.objects import ObjectStore
 
@@ -122,8 +123,30 @@ def test_what_is_no_amount_is_held_by_nobody(store: ObjectStore, usd: float) -> 
 def test_a_damaged_month_is_told_and_left(store: ObjectStore) -> None:
     """A document that cannot be read lets nobody spend."""
     store.put("ledger/spending/p/2026-11.json", b"{")
-    with pytest.raises(IntegrityError, match=r"2026-11.json is no month of spending"):
+    with pytest.raises(IntegrityError, match=r"2026-11.json is no Month"):
         hold(store, "p", "run", 1, 10, NOVEMBER)
+
+
+@pytest.mark.parametrize("step", ["hold", "settle", "release"])
+def test_an_answer_of_the_store_that_gets_lost(step: str) -> None:
+    """The write came through and its answer did not: it is done, once; one that did not come through is worth another try."""
+    store = MemoryStore()
+    if step != "hold":
+        hold(store, "p", "run", 10, 100, NOVEMBER)
+    calls = {
+        "hold": lambda: hold(store, "p", "run", 10, 100, NOVEMBER),
+        "settle": lambda: settle(store, "p", "run", 8),
+        "release": lambda: release(store, "p", "run"),
+    }
+    store.next_puts = ["failed"]
+    before = dict(store.objects)
+    with pytest.raises(TransientError):
+        calls[step]()
+    assert store.objects == before
+    store.next_puts = ["lost"]
+    calls[step]()
+    assert store.next_puts == []
+    assert spent(store, "p", "2026-11").usd == {"hold": 10, "settle": 8, "release": 0}[step]
 
 
 def test_concurrent_runs_never_hold_more_than_the_limit(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fixtures_models import make_model
 from fixtures_watching import CHAMPION, drop, promoted, rows, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_support import toy_rows, write_jsonl
 
-from prooftune.spec import RunSpec
+from prooftune.models.resolve import resolve_model
+from prooftune.spec import Baseline, RunSpec
 from prooftune.storage.local import LocalStore
 from prooftune.watching.drift import embedding_drift, feature_drift, psi
 from prooftune.watching.inputs import look_at_inputs
@@ -84,6 +86,30 @@ def test_a_sample_of_the_same_kind_seldom_fires() -> None:
     assert sum(one.value > one.limit for one in beyond) <= 2
 
 
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformer made here, found as the spec's ``baseline.embedding`` is."""
+    return resolve_model(str(make_model(tmp_path_factory.mktemp("encoder") / "model"))).path
+
+
+def test_a_models_embeddings_tell_a_shift_from_chance(encoder: Path) -> None:
+    """Of 10 fresh samples from the same source at most one is beyond the limit, and none comes near prompts about something else."""
+    before = prompts(400, 0)
+    drifted = embedding_drift(before, others(200), encoder, None, seed=7)
+    like = [embedding_drift(before, prompts(200, seed), encoder, None, seed=7) for seed in range(1, 11)]
+    assert sum(one.value > one.limit for one in like) <= 1
+    assert drifted.value > 10 * max(drifted.limit, *(one.value for one in like))
+
+
+def test_a_models_embeddings_say_the_same_each_time(encoder: Path, tmp_path: Path) -> None:
+    """To the last digit, in whichever order the texts come; another model, and none, say something else."""
+    before, now = prompts(120, 0), prompts(80, 1)
+    found = embedding_drift(before, now, encoder, None, seed=7)
+    assert embedding_drift(before[::-1], now[::-1], encoder, None, seed=7) == found
+    elsewhere = [embedding_drift(before, now, folder, None, seed=7) for folder in (make_model(tmp_path / "model", layers=1), None)]
+    assert len({found.value, *(one.value for one in elsewhere)}) == 3
+
+
 def test_small_samples_need_a_larger_index() -> None:
     """What 20 prompts differ by from 30 is chance for the most part: the limit is that of chance, above the spec's."""
     assert feature_drift(prompts(30, 0), prompts(20, 1), 0.25)[0].limit > 1.5
@@ -123,6 +149,19 @@ def test_like_traffic_is_none(tmp_path: Path, store: LocalStore) -> None:
     assert isinstance(found, Quiet)
     assert found.figures["psi_length"] < 0.25
     assert found.figures["embedding_distance"] <= found.figures["embedding_distance_limit"]
+
+
+def test_the_specs_embedding_model_looks_at_the_traffic(tmp_path: Path, store: LocalStore, encoder: Path) -> None:
+    """With it alone to speak, other prompts are a signal and like ones are none; the look says how far apart they are."""
+    with_model = {"baseline": Baseline(embedding=str(encoder))}
+    spec = with_traffic(tmp_path, others(200), max_psi=100)
+    found = look_at_inputs(store, spec.model_copy(update=with_model), datetime.now(UTC))
+    assert isinstance(found, Signal)
+    assert "distance of mean embeddings" in found.reason
+    spec = with_traffic(tmp_path, [row["prompt"] for row in rows(250, seed=0)], max_psi=100)
+    like = look_at_inputs(store, spec.model_copy(update=with_model), datetime.now(UTC))
+    assert isinstance(like, Quiet)
+    assert found.figures["embedding_distance"] > found.figures["embedding_distance_limit"] >= like.figures["embedding_distance"]
 
 
 def test_thresholds_of_the_spec(tmp_path: Path, store: LocalStore) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from importlib import resources
 from itertools import groupby
-from typing import Final
+from typing import Final, get_args
 
 from jinja2 import ChoiceLoader, PackageLoader, Template
 from markupsafe import Markup
@@ -21,11 +21,14 @@ from prooftune.report.html import environment
 from prooftune.report.plots import Plot
 from prooftune.report.summary import Tile
 from prooftune.report.wording import months, number, usd
+from prooftune.types import Verdict
 
 SHOWN_RUNS: Final = 25
 """Runs in the table at once; older ones are folded by month."""
 SHOWN_TASKS: Final = 12
 """Tasks with their trend, those that were active last; the others are folded and have none."""
+SHOWN_RETRAININGS: Final = 3
+"""Retrainings of a task shown at once; earlier ones are folded."""
 SHOWN_MONTHS: Final = 6
 """Budgets shown at once; older ones are folded."""
 NEARLY: Final = 0.9
@@ -65,10 +68,11 @@ def render(view: Dashboard, link: Link = lambda key: None, flags: str = "") -> s
         title=_title(len(found)),
         plots=_plots(view),
         moment=moment,
+        verdicts=get_args(Verdict),
         champions={task.registry.champion for task in view.tasks},
         latest=view.runs[:SHOWN_RUNS],
         older=_by_month(view.runs[SHOWN_RUNS:]),
-        shown={"tasks": SHOWN_TASKS, "months": SHOWN_MONTHS},
+        shown={"tasks": SHOWN_TASKS, "retrainings": SHOWN_RETRAININGS, "months": SHOWN_MONTHS},
         css=Markup(_report_css() + css),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

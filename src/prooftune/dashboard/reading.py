@@ -22,6 +22,8 @@ from prooftune.providers import ledger, serving, waiting
 from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.serving import Lease
 from prooftune.providers.waiting import Waiting
+from prooftune.retraining import claims
+from prooftune.retraining.claims import Retrains, read_retrains
 from prooftune.storage import registry_document
 from prooftune.storage.manifest import Manifest, list_runs, read_manifest
 from prooftune.storage.objects import InvalidKey, NoSuchObject, ObjectStore, check_key
@@ -69,14 +71,17 @@ def read_dashboard(store: ObjectStore, now: datetime) -> Dashboard:
             return [one for one in found if one is not None and not isinstance(one, Trouble)]
 
         registries = each(_names(store, registry_document.FOLDER), lambda task: _registry(store, task))
+        # Below a task's own folder lies what each of its retrainings is made from.
+        retrains = each((name for name in _names(store, claims.FOLDER) if "/" not in name), lambda task: _retrains(store, task))
         published = each(list_runs(store), lambda run: _published(store, run))
         months = each(_names(store, spending.FOLDER), lambda name: spending.read_month(store, *_project_and_month(name)))
         asked = each(store.list(f"{approvals.FOLDER}asked/"), lambda key: _unanswered(store, key))
         jobs = each(_names(store, ledger.FOLDER), Ledger(store).read)
         waits = each(store.list(waiting.FOLDER), lambda key: _document(store, key, Waiting))
         leases = each(store.list(serving.FOLDER), lambda key: _lease(store, key))
-    tasks = _tasks({one.task: one for one in registries}, {one.manifest.run_id: one for one in published}, troubles)
-    limits = _limits(tasks, {one.manifest.run_id: one.spec for one in published}, waits)
+    runs = {one.manifest.run_id: one for one in published}
+    tasks = _tasks({one.task: one for one in registries}, {one.task: one for one in retrains}, runs, troubles)
+    limits = _limits(tasks, {run_id: one.spec for run_id, one in runs.items()}, waits)
     return Dashboard(
         store=store.uri,
         made_at=now,
@@ -143,6 +148,10 @@ def _registry(store: ObjectStore, task: str) -> Registry:
     return read_document(store, task)[0].model_copy(update={"task": task})
 
 
+def _retrains(store: ObjectStore, task: str) -> Retrains:
+    return read_retrains(store, task).model_copy(update={"task": task})
+
+
 def _published(store: ObjectStore, run_id: str) -> Published:
     manifest = read_manifest(store, run_id)
     facts = Facts.model_validate(manifest.facts)
@@ -175,9 +184,11 @@ def _since(entry: Entry) -> str:
     return entry.history[0].at if entry.history else ""
 
 
-def _tasks(registries: Mapping[str, Registry], published: Mapping[str, Published], troubles: list[Trouble]) -> list[Task]:
-    """Return the tasks that have a registry or a published run, with what both say of each run."""
-    names = {**dict.fromkeys(registries), **dict.fromkeys(one.facts.name for one in published.values())}
+def _tasks(
+    registries: Mapping[str, Registry], retrains: Mapping[str, Retrains], published: Mapping[str, Published], troubles: list[Trouble]
+) -> list[Task]:
+    """Return the tasks that have a registry, a retraining or a published run, with all that is said of each run."""
+    names = {**dict.fromkeys(registries), **dict.fromkeys(retrains), **dict.fromkeys(one.facts.name for one in published.values())}
     tasks = []
     for name in names:
         registry = registries.get(name, Registry(task=name))
@@ -190,7 +201,8 @@ def _tasks(registries: Mapping[str, Registry], published: Mapping[str, Published
                 troubles.append(run)
             elif run is not None:
                 runs.append(run)
-        tasks.append(Task(name=name, registry=registry, runs=tuple(newest_first(runs))))
+        started = sorted(retrains.get(name, Retrains(task=name)).claims, key=lambda claim: claim.started, reverse=True)
+        tasks.append(Task(name=name, registry=registry, runs=tuple(newest_first(runs)), retrainings=tuple(started)))
     return sorted(tasks, key=lambda task: (task.last_at is None, -(task.last_at.timestamp() if task.last_at else 0), task.name))
 
 

@@ -13,6 +13,7 @@ from prooftune.economics.spending import Item
 from prooftune.providers.ledger import Entry
 from prooftune.providers.serving import Lease
 from prooftune.providers.waiting import Waiting
+from prooftune.retraining.claims import Claim
 from prooftune.storage.leases import alive
 from prooftune.storage.registry_document import Registry, champions_in_line
 from prooftune.types import Frozen, Verdict
@@ -65,6 +66,8 @@ class Task(Frozen):
     registry: Registry
     runs: tuple[Run, ...]
     """Newest first."""
+    retrainings: tuple[Claim, ...] = ()
+    """Those that were admitted, the last one that was started first."""
 
     def run(self, run_id: str | None) -> Run | None:
         """Return a run of the task, or None."""
@@ -89,7 +92,7 @@ class Task(Frozen):
     @property
     def last_at(self) -> datetime | None:
         """When something happened last."""
-        return max((run.at for run in self.runs if run.at), default=None)
+        return max((*(run.at for run in self.runs if run.at), *(claim.started for claim in self.retrainings)), default=None)
 
 
 class Month(Frozen):

@@ -8,21 +8,18 @@ counts in the month in which it was held.
 from __future__ import annotations
 
 import math
-import random
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from prooftune.errors import IntegrityError, ProoftuneError, TransientError
-from prooftune.storage.objects import AlreadyThere, NoSuchObject, ObjectStore, VersionChanged
+from prooftune.errors import ProoftuneError
+from prooftune.storage.documents import change_document, read_document
+from prooftune.storage.objects import ObjectStore
 from prooftune.types import Frozen
 
 FOLDER = "ledger/spending/"
-_ATTEMPTS = 100
-_LONGEST_PAUSE_S = 0.2
 _DIGITS = 6
 """Decimal places of USD that amounts are compared in: sums of binary fractions miss a limit by less."""
 
@@ -161,7 +158,7 @@ def spent(store: ObjectStore, project: str, month: str | None = None) -> Month:
 
 def read_month(store: ObjectStore, project: str, month: str) -> Month:
     """Return a project's month; one in which nothing was held is empty. Raises IntegrityError where the document is damaged."""
-    return _read(store, project, month)[0]
+    return read_document(store, _key(project, month), Month(project=project, month=month))[0]
 
 
 def _months(store: ObjectStore, project: str) -> list[str]:
@@ -171,35 +168,7 @@ def _months(store: ObjectStore, project: str) -> list[str]:
 
 
 def _change(store: ObjectStore, project: str, month: str, step: Callable[[Month], Month]) -> Month:
-    for attempt in range(_ATTEMPTS):
-        before, version = _read(store, project, month)
-        after = step(before)
-        if after == before:
-            return before
-        try:
-            data = (after.model_dump_json(indent=1) + "\n").encode()
-            store.put(_key(project, month), data, if_absent=version is None, if_match=version)
-        except (AlreadyThere, VersionChanged):
-            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.005 * 2**attempt)))  # noqa: S311 - jitter is no secret
-        else:
-            return after
-    raise TransientError(f"the spending of {project} in {store.uri} was changed by others {_ATTEMPTS} times in a row; try again")
-
-
-def _read(store: ObjectStore, project: str, month: str) -> tuple[Month, str | None]:
-    key = _key(project, month)
-    # The version is taken before the content: should it change in between, the swap fails instead of losing the change.
-    version = store.version(key)
-    if version is None:
-        return Month(project=project, month=month), None
-    try:
-        return Month.model_validate_json(store.get(key)), version
-    except NoSuchObject:
-        return Month(project=project, month=month), None
-    except ValidationError as error:
-        raise IntegrityError(
-            f"{store.uri}: {key} is no month of spending ({error.error_count()} problems); restore it from a copy"
-        ) from None
+    return change_document(store, _key(project, month), Month(project=project, month=month), step)
 
 
 def _key(project: str, month: str) -> str:

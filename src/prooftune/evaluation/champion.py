@@ -20,6 +20,7 @@ from prooftune.data.counting import Counter, TokenizerCounter
 from prooftune.data.duplicates import find_clusters
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.splitting import verify_seal
+from prooftune.economics.managed import hosting_usd_per_hour
 from prooftune.errors import EnvironmentLacks, SpecError, StoreUnavailable
 from prooftune.evaluation.answers.managed import ManagedBase, tuned_answerer
 from prooftune.evaluation.answers.subject import open_candidate
@@ -234,13 +235,21 @@ def open_champion(rival: ChampionFiles, store: ObjectStore, residency: str | Non
         allowed = rival.spec.data.residency
         if residency not in (None, allowed):
             raise SpecError(f"its run kept to data.residency {allowed}, and the new holdout must stay in {residency}")
-        base = ManagedBase.of(rival.spec, {})
+        base = ManagedBase.of(rival.spec, {}, _usd_per_hour(rival.spec))
         return Contender(name, partial(tuned_answerer, base, rival.managed, store, out / f"{name}.answers.jsonl"), base.counter, system)
     tokenizer = load_tokenizer(rival.base, trust_remote_code=backend.trust_remote_code)
     opened = partial(
         open_candidate, rival.base, rival.weights, tokenizer, kind=backend.method.kind, trust_remote_code=backend.trust_remote_code
     )
     return Contender(name, lambda: nullcontext(opened()), TokenizerCounter(tokenizer), system)
+
+
+def _usd_per_hour(spec: RunSpec) -> float | None:
+    """Return what the deployment of a managed champion costs; None = nothing by the hour, or the price list of its run is not here."""
+    try:
+        return hosting_usd_per_hour(spec)
+    except SpecError:
+        return None
 
 
 def _write(champion: Champion, out: Path) -> dict[str, Any]:

@@ -14,9 +14,7 @@ says counts more than what is written down: a job that is found is adopted from 
 from __future__ import annotations
 
 import getpass
-import random
 import socket
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
@@ -26,13 +24,12 @@ from pydantic import ValidationError
 from prooftune.errors import IntegrityError, NeedsReconciliation, SpecError, TransientError
 from prooftune.providers.tuning import MARK, Files, Job, Order
 from prooftune.spec import Provider
-from prooftune.storage.objects import AlreadyThere, NoSuchObject, ObjectStore, VersionChanged
+from prooftune.storage.documents import as_bytes, swap
+from prooftune.storage.objects import AlreadyThere, NoSuchObject, ObjectStore
 from prooftune.types import Frozen
 
 FOLDER = "ledger/jobs/"
 State = Literal["intended", "submitting", "submitted", "ended", "needs_reconciliation"]
-_ATTEMPTS = 50
-_LONGEST_PAUSE_S = 0.5
 
 
 class Note(Frozen):
@@ -123,28 +120,8 @@ class Ledger:
             yield self.read(key.removeprefix(FOLDER).removesuffix(".json"))
 
     def change(self, key: str, step: Callable[[Entry], Entry]) -> Entry:
-        """Read, change and write until no other process came between; return the entry as it then is.
-
-        Raises:
-            TransientError: others kept changing it, or the store's answer got lost and the change is not there.
-        """
-        for attempt in range(_ATTEMPTS):
-            before, version = self._read(key)
-            after = step(before)
-            if after == before:
-                return before
-            try:
-                self._store.put(key_of(key), _data(after), if_match=version)
-            except VersionChanged:
-                time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.01 * 2**attempt)))  # noqa: S311 - jitter is no secret
-            except TransientError:
-                # The answer got lost, not necessarily the write.
-                if self.read(key) != after:
-                    raise
-                return after
-            else:
-                return after
-        raise TransientError(f"the ledger's entry {key} was changed by others {_ATTEMPTS} times in a row; try again")
+        """Change an entry and return it as it then is. Raises as ``read``, and TransientError as ``swap``."""
+        return swap(self._store, key_of(key), lambda: self._read(key), step)
 
     def claim(self, key: str, holder: str) -> Entry:
         """Move an intended entry to ``submitting``; whoever's name the entry then bears may create the job."""
@@ -250,7 +227,7 @@ class Ledger:
     def _added(self, entry: Entry) -> Entry:
         """Write a new entry, or return the one that another process was quicker to write."""
         try:
-            self._store.put(key_of(entry.key), _data(entry), if_absent=True)
+            self._store.put(key_of(entry.key), as_bytes(entry), if_absent=True)
         except AlreadyThere:
             return self.read(entry.key)
         except TransientError as error:
@@ -291,7 +268,3 @@ def who() -> str:
     except (KeyError, OSError):  # a container's user without a name
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
-
-
-def _data(entry: Entry) -> bytes:
-    return (entry.model_dump_json(indent=1) + "\n").encode()

@@ -36,26 +36,42 @@ def read_document(store: ObjectStore, key: str, empty: Document) -> tuple[Docume
 
 
 def change_document(store: ObjectStore, key: str, empty: Document, step: Callable[[Document], Document]) -> Document:
-    """Change a document and return it as it then is; ``step`` may be asked several times, and returns what it got to change nothing.
+    """Change a document, which is ``empty`` where it is not there yet. Returns and raises as ``swap``."""
+    return swap(store, key, lambda: read_document(store, key, empty), step)
+
+
+def swap(store: ObjectStore, key: str, read: Callable[[], tuple[Document, str | None]], step: Callable[[Document], Document]) -> Document:
+    """Read, change and write a document until nobody came between, and return it as it then is.
+
+    Args:
+        store: Where it is.
+        key: Of the document.
+        read: Returns it and its version; the version is None where it is not there yet.
+        step: Makes the change, and may be asked several times; it returns what it got to change nothing.
 
     Raises:
         TransientError: others kept changing it, or the store's answer got lost and the change is not there.
         IntegrityError: the document is damaged.
     """
     for attempt in range(ATTEMPTS):
-        before, version = read_document(store, key, empty)
+        before, version = read()
         after = step(before)
         if after == before:
             return before
         try:
-            store.put(key, (after.model_dump_json(indent=1) + "\n").encode(), if_absent=version is None, if_match=version)
+            store.put(key, as_bytes(after), if_absent=version is None, if_match=version)
         except (AlreadyThere, VersionChanged):
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.005 * 2**attempt)))  # noqa: S311 - jitter is no secret
         except TransientError:
             # The answer got lost, not necessarily the write.
-            if read_document(store, key, empty)[0] != after:
+            if read()[0] != after:
                 raise
             return after
         else:
             return after
     raise TransientError(f"{key} in {store.uri} was changed by others {ATTEMPTS} times in a row; try again")
+
+
+def as_bytes(document: Frozen) -> bytes:
+    """Return a document as it is stored."""
+    return (document.model_dump_json(indent=1) + "\n").encode()

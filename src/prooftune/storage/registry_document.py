@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError, model_validator
 
-from prooftune.errors import IntegrityError, TransientError
 from prooftune.spec import Name
-from prooftune.storage.objects import AlreadyThere, InvalidKey, NoSuchObject, ObjectStore, VersionChanged
+from prooftune.storage import documents
+from prooftune.storage.objects import InvalidKey, ObjectStore
 from prooftune.types import ArtifactRef, Decision, Frozen
 
 FOLDER = "registry/"
@@ -19,9 +17,6 @@ GATE = "gate"
 """Who changes the champion where no person does."""
 NOBODY = "nobody"
 """Who rejects where no person has answered in time."""
-_ATTEMPTS = 100
-"""Each lost race means that another process has won one, so this many processes may register at once."""
-_LONGEST_PAUSE = 0.5
 
 
 class Approval(Frozen):
@@ -173,42 +168,13 @@ def with_champion(registry: Registry, change: Change) -> Registry:
 
 
 def change_registry(store: ObjectStore, task: str, change: Callable[[Registry], Registry]) -> Registry:
-    """Read, change and write until no other process came between; return the registry as it then is.
-
-    Raises:
-        TransientError: other processes kept changing the registry, or the store's answer got lost.
-        IntegrityError: the registry is damaged.
-    """
-    for attempt in range(_ATTEMPTS):
-        before, version = read_document(store, task)
-        after = change(before)
-        if after == before:
-            return before
-        data = (after.model_dump_json(indent=2) + "\n").encode()
-        try:
-            store.put(key_of(task), data, if_absent=version is None, if_match=version)
-        except (AlreadyThere, VersionChanged):
-            # Jitter parts the processes that collided.
-            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.01 * 2**attempt)))  # noqa: S311 - no secret depends on it
-        else:
-            return after
-    raise TransientError(f"the registry of {task} in {store.uri} was changed by others {_ATTEMPTS} times in a row; try again")
+    """Change a task's registry. Returns and raises as ``change_document``."""
+    return documents.change_document(store, key_of(task), Registry(task=task), change)
 
 
 def read_document(store: ObjectStore, task: str) -> tuple[Registry, str | None]:
     """Return the registry of a task and its version; that of an unknown task is empty and has none. Raises IntegrityError."""
-    # The version is taken before the content: should it change in between, the swap fails instead of losing the change.
-    version = store.version(key_of(task))
-    if version is None:
-        return Registry(task=task), None
-    try:
-        return Registry.model_validate_json(store.get(key_of(task))), version
-    except NoSuchObject:
-        return Registry(task=task), None
-    except ValidationError as error:
-        raise IntegrityError(
-            f"{store.uri}: {key_of(task)} is not a registry ({error.error_count()} problems); restore it from a copy"
-        ) from None
+    return documents.read_document(store, key_of(task), Registry(task=task))
 
 
 def key_of(task: str) -> str:

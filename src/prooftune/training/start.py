@@ -93,4 +93,5 @@ def _weights(manifest: Manifest) -> dict[str, ArtifactRef]:
 
 
 def _unfit(reason: str) -> SpecError:
-    return SpecError("training cannot go on from that run:", (Problem(FIELD, reason),))
+    told = f"{reason}. A retraining sets the field to its champion; retrain.warm_start: false leaves it null"
+    return SpecError("training cannot go on from that run:", (Problem(FIELD, told),))
