@@ -96,6 +96,7 @@ def test_a_dead_holder_s_retraining_goes_on(store: LocalStore) -> None:
     assert ask(store, holder="b", hours=just_before).decision == "duplicate"
     told = ask(store, holder="b", hours=LAPSED.total_seconds() / 3600)
     assert told.resumes
+    assert ask(store, holder="b", hours=LAPSED.total_seconds() / 3600).resumes, "the answer may have got lost: asked again, it is the same"
     new = started(told)
     assert new > old
     assert not renew(store, "toy", old)
@@ -150,6 +151,14 @@ def test_a_retraining_that_waits_for_its_job_needs_no_holder(store: LocalStore) 
     assert ended is not None
     assert ended.state == "finished"
     assert settle_run(store, "toy", "toy-0a1b", "keep_baseline") == ended, "what is finished stays as it is"
+
+
+def test_a_process_that_fails_after_its_job_was_left_does_not_end_the_wait(store: LocalStore) -> None:
+    """Its job goes on, and so does what keeps a second retraining from starting beside it."""
+    token = started(ask(store))
+    assert wait(store, "toy", token, "toy-0a1b")
+    assert fail(store, "toy", token, "RuntimeError: Failed to reach API")
+    assert ask(store, "d2", "b", hours=100).decision == "running"
 
 
 def test_occurrences_that_came_to_the_same_run_are_told_apart(store: LocalStore) -> None:

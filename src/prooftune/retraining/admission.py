@@ -72,7 +72,7 @@ def admit(store: ObjectStore, spec: RunSpec, signal: Signal, holder: str, now: d
             return retrains
         known = retrains.of(signal)
         claim = _started(known, signal, holder, now, retrains.token + 1)
-        told = _start(claim, spec, spent, resumes=known is not None and known.state == "running")
+        told = _start(claim, spec, spent)
         return retrains.with_claim(claim)
 
     change_retrains(store, spec.name, step)
@@ -143,13 +143,13 @@ def _started(known: Claim | None, signal: Signal, holder: str, now: datetime, to
     if known is None:
         return Claim(kind=signal.kind, digest=signal.digest, reason=signal.reason, token=token, holder=holder, started=now, renewed=now)
     news = {"state": "running", "token": token, "holder": holder, "started": now, "renewed": now, "attempts": known.attempts + 1}
-    return known.model_copy(update=news | {"outcome": ""})
+    return known.model_copy(update=news | {"outcome": "", "resumes": known.state == "running"})
 
 
-def _start(claim: Claim, spec: RunSpec, spent: float, *, resumes: bool = False) -> Admission:
+def _start(claim: Claim, spec: RunSpec, spent: float) -> Admission:
     limit = spec.retrain.monthly_usd
     left = None if limit is None or not spec.backend.managed else max(0.0, limit - spent)
-    return Admission(decision="start", reason=claim.reason, token=claim.token, holder=claim.holder, resumes=resumes, left_usd=left)
+    return Admission(decision="start", reason=claim.reason, token=claim.token, holder=claim.holder, resumes=claim.resumes, left_usd=left)
 
 
 def _lapse(claim: Claim) -> datetime | None:
