@@ -32,6 +32,7 @@ from flows.resume import go_on
 from flows.retrain import retrain
 from prooftune.data.lines import read_lines
 from prooftune.economics.approvals import open_questions
+from prooftune.providers.waiting import FOLDER
 from prooftune.retraining.admission import admit
 from prooftune.retraining.claims import Claim, read_retrains
 from prooftune.retraining.composition import compose, keep_composition
@@ -39,6 +40,7 @@ from prooftune.sandbox.http import serving
 from prooftune.sandbox.models import CannedBrain
 from prooftune.sandbox.openai import OpenAIApi
 from prooftune.spec import RunSpec, parse_spec
+from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.storage.registry import history
@@ -48,6 +50,7 @@ from prooftune.watching.signals import Signal
 
 pytestmark = pytest.mark.slow  # whole runs with training: some minutes
 Found = TypeVar("Found")
+REALLY_DELETED = LocalStore.delete
 
 
 @dataclass(frozen=True)
@@ -288,6 +291,13 @@ class HeldBrain(CannedBrain):
         super().train(model, tuned, rows, validation, epochs, report)
 
 
+def _deleted_and_killed(store: LocalStore, key: str) -> None:
+    """Delete an object, and die where it was the note that a run waits."""
+    REALLY_DELETED(store, key)
+    if key.startswith(FOLDER):
+        raise KeyboardInterrupt
+
+
 def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps its claim, its signal is a duplicate, `resume-waiting` finishes it, and there was one job; the month's budget is kept."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -317,9 +327,21 @@ def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_p
         assert [row["result"] for row in go_on(spec.store)] == [None]
         brain.may.set()
         api.works.settle()
+
+        away = Path(spec.data.source).rename(tmp_path / "away")
         [row] = go_on(spec.store)
+        assert "no such file" in row["trouble"], "the run was not to go on"
         claim = read_retrains(store, spec.name).claims[-1]
-        assert (claim.state, claim.outcome) == ("finished", f"{row['result']['verdict']}, run {row['result']['run_id']}")
+        assert (claim.state, claim.outcome.partition(":")[0]) == ("failed", "DataError"), "what cannot go on keeps no other signal out"
+        away.rename(spec.data.source)
+
+        with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+            dying.setattr(LocalStore, "delete", _deleted_and_killed)
+            go_on(spec.store)
+        assert go_on(spec.store) == [], "the process was to die after it had forgotten that the run waited"
+        claim = read_retrains(store, spec.name).claims[-1]
+        [entry] = history(store, spec.name)["history"]
+        assert (claim.state, claim.outcome) == ("finished", f"{entry['decision']['verdict']}, run {entry['run_id']}")
         assert signalled("d1", plenty).startswith("duplicate: ")
         assert api.state()["jobs"] == 1
         assert signalled("d3", spec).startswith("over_budget: "), "what the retraining was billed is above the limit"
