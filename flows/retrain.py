@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 
 from flows.finetune import finetune
 from prooftune.economics.spending import BudgetExceeded
@@ -32,7 +32,7 @@ def retrain(spec: RunSpec, signal: Signal | None = None, jitter_minutes: float =
     What is refused, has nothing new, or does not beat the champion ends as completed, and says so.
     """
     time.sleep(jitter_of(spec.name, jitter_minutes))
-    signal = signal or due(spec.name, datetime.now(UTC))
+    signal = signal or due(spec.name, flow_run.scheduled_start_time)  # started again in another week, it is the same occurrence
     admission = ask_to_start(spec, signal)
     if admission.token is None:
         return ends(spec, admission.decision, admission.reason, admission)

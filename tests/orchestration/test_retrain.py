@@ -23,8 +23,10 @@ from fixtures_tickets import managed_fields
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled
 from tests_support import ROOT, toy_rows, write_jsonl
 
 from flows.cli import main
@@ -34,7 +36,8 @@ from prooftune.data.lines import read_lines
 from prooftune.economics.approvals import open_questions
 from prooftune.providers.waiting import FOLDER
 from prooftune.retraining.admission import admit
-from prooftune.retraining.claims import Claim, read_retrains
+from prooftune.retraining.calendar import due
+from prooftune.retraining.claims import Claim, finish, read_retrains
 from prooftune.retraining.composition import compose, keep_composition
 from prooftune.sandbox.http import serving
 from prooftune.sandbox.models import CannedBrain
@@ -46,6 +49,7 @@ from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.storage.registry import history
 from prooftune.types import Example, Report
 from prooftune.verification import verify_run
+from prooftune.watching.looks import week_of
 from prooftune.watching.signals import Signal
 
 pytestmark = pytest.mark.slow  # whole runs with training: some minutes
@@ -168,6 +172,27 @@ def test_a_signal_within_the_cool_down_waits(task: Task) -> None:
     assert name == "growing: cooling down"
     assert "retrain.cool_down_hours is 24" in message
     assert read_retrains(task.store, task.name).of(task.signal("d2")) is None
+
+
+def test_a_scheduled_run_that_is_started_again_in_another_week_is_the_same_occurrence(tmp_path: Path) -> None:
+    """A run of a Sunday that crashed and is started again on Monday goes on with the Sunday's retraining, and begins none of its own."""
+    spec = parse_spec({"name": "weekly", "data": {"source": str(tmp_path / "none.jsonl")}, "store": {"uri": str(tmp_path / "store")}})
+    then = datetime.now(UTC) - timedelta(days=14)
+    told = admit(open_store(spec.store), spec, due(spec.name, then), "the first process", then)
+    assert finish(open_store(spec.store), spec.name, told.token or 0, "promote, run weekly-0a1b")
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(retrain, parameters={"spec": spec}, state=Scheduled(scheduled_time=then))
+    state = run_flow(retrain, flow_run=run, parameters={"spec": spec}, return_type="state")
+    assert str(state.message).startswith("duplicate: "), state
+    assert len(read_retrains(open_store(spec.store), spec.name).claims) == 1
+
+
+def test_a_calendar_s_run_by_hand_is_of_this_week(tmp_path: Path) -> None:
+    """Who starts a retraining without saying why starts the week's."""
+    spec = parse_spec({"name": "by-hand", "data": {"source": str(tmp_path / "none.jsonl")}, "store": {"uri": str(tmp_path / "store")}})
+    assert retrain(spec, return_state=True).is_failed(), "there are no data"
+    [claim] = read_retrains(open_store(spec.store), spec.name).claims
+    assert (claim.kind, claim.digest) == ("schedule", week_of(datetime.now(UTC)))
 
 
 def test_without_anything_new_nothing_is_trained(task: Task) -> None:
