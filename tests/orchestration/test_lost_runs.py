@@ -65,7 +65,7 @@ class Server:
 
 
 def test_a_run_is_lost_when_it_stays_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lost is who was silent and stays so, and who is Pending for too long; not who speaks again, by whatever clock, or starts after all."""
+    """Lost is who was silent and stays so, and who is Pending for too long; not who speaks again, by any clock, or starts after all."""
     monkeypatch.setattr("flows.lost_runs.LISTEN_S", 0.2)
     monkeypatch.setattr("flows.lost_runs.LOOK_S", 0.01)
     now = datetime.now(UTC)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -360,8 +361,7 @@ def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_p
         assert (claim.state, claim.outcome.partition(":")[0]) == ("failed", "DataError"), "what cannot go on keeps no other signal out"
         away.rename(spec.data.source)
 
-        with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
-            dying.setattr(LocalStore, "delete", _deleted_and_killed)
+        with patch.object(LocalStore, "delete", _deleted_and_killed), pytest.raises(KeyboardInterrupt):
             go_on(spec.store)
         assert go_on(spec.store) == [], "the process was to die after it had forgotten that the run waited"
         claim = read_retrains(store, spec.name).claims[-1]
