@@ -50,9 +50,12 @@ def test_a_sunset_that_comes_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert isinstance(quiet, Quiet)
         assert "in 91 days" in quiet.reason
         near, after = (look_at_models(store, spec, at(last - timedelta(days=days))) for days in (90, -1))
+        before = look_at_models(store, managed(tmp_path, stand_in), at(last - timedelta(days=90)))
     assert isinstance(near, Signal)
     assert isinstance(after, Signal)
-    assert near.digest == f"openai:{stand_in.model}:{last}"
+    assert isinstance(before, Signal)
+    assert before.digest == f"openai:{stand_in.model}:{last}"
+    assert near.digest == f"{before.digest}:local:{spec.backend.model}", "that nothing replaced it before says nothing of its successor"
     assert near.id == after.id
     assert "in 90 days" in near.reason
     assert f"since {last}" in after.reason

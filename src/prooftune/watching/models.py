@@ -38,6 +38,9 @@ def look_at_models(store: ObjectStore, spec: RunSpec, now: datetime) -> Look:
     when = f"on {day}, in {left} days" if left >= 0 else f"since {day}"
     reason = f"{named} {what} {when}; watch.sunset_days is {spec.watch.sunset_days}"
     digest = f"{backend.provider}:{backend.model}:{day}"
+    successor = (spec.backend.provider, spec.backend.model)
+    if successor != (backend.provider, backend.model):  # a retraining before it was named replaced nothing, and is not the same occurrence
+        digest += f":{':'.join(successor)}"
     return Signal(kind="sunset", task=spec.name, digest=digest, reason=reason, at=stamp(now), figures=figures)
 
 
