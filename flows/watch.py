@@ -18,8 +18,8 @@ from tasks.watching import ask_again, look, tell
 
 @flow(name="watch-data", flow_run_name="{spec.name}: look for new data", validate_parameters=True)
 def watch_data(spec: RunSpec) -> State[Any]:
-    """Look for valid examples that the champion was not made from."""
-    return tell(spec, (look(spec, "data"),))
+    """Look for valid examples that the champion was not made from, and for requests whose retraining has not ended."""
+    return tell(spec, (look(spec, "data"), look(spec, "request")))
 
 
 @flow(name="watch-quality", flow_run_name="{spec.name}: look at quality and inputs", validate_parameters=True)

@@ -101,6 +101,7 @@ def test_a_look_that_finds_nothing_is_completed(tmp_path: Path, client: SyncPref
     promoted(open_store(spec.store), spec, tmp_path)
     flows: list[tuple[Callable[..., Any], str]] = [
         (watch_data, "0 of 40 valid examples are new"),
+        (watch_data, "no request waits"),
         (watch_quality, "no watch.feedback is kept"),
         (watch_models, "lies on this machine"),
     ]
@@ -186,6 +187,7 @@ def test_the_command_looks_and_tells_on_request(tmp_path: Path, home: dict[str, 
         ("quality", False, False),
         ("drift", False, False),
         ("sunset", False, False),
+        ("request", False, False),
     ]
     emitted = json.loads(prooftune("watch", path, "--emit", "--json", env=home).stdout)
     assert emitted["looks"][0]["told"]
