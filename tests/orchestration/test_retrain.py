@@ -31,6 +31,7 @@ from prefect.states import Scheduled
 from tests_support import ROOT, toy_rows, write_jsonl
 
 from flows.cli import main
+from flows.finetune import finetune
 from flows.resume import go_on
 from flows.retrain import retrain
 from prooftune.data.lines import read_lines
@@ -245,6 +246,18 @@ def test_new_data_meet_the_champion_on_its_holdout_and_a_person_decides(task: Ta
     [old] = [rival for rival in contest["rivals"] if rival["holdout"] == "old"]
     assert (old["n"], old["seen"]) == (60, 0), "no example of the champion's holdout was trained on"
     assert verify_run(task.store, asked.key).mismatches == ()
+
+
+def test_a_run_that_goes_on_from_weights_holds_out_nothing_that_they_know(tmp_path: Path, tiny_model: Path) -> None:
+    """Started by hand on data that have grown, it holds out what the run before did, and nothing that it was trained on."""
+    task = Task("warm", tmp_path, tiny_model)
+    task.add("first.jsonl", 240, 0)
+    first = finetune(task.spec())
+    task.add("second.jsonl", 120, 1)
+    second = finetune(task.spec(backend={"start_from": first.run_id}))
+    held_out = task.ids(second.run_id, "holdout")
+    assert task.ids(first.run_id, "holdout") <= held_out
+    assert not held_out & (task.ids(first.run_id, "train") | task.ids(first.run_id, "validation"))
 
 
 def test_a_killed_retraining_goes_on_as_the_same_run(
