@@ -21,7 +21,7 @@ from prooftune.watching.signals import Signal
 from tasks.beginning import begin
 from tasks.ingest import fingerprint, ingest
 from tasks.policies import results_in
-from tasks.retraining import ask_to_start, begun_before, came_of, compose_data, end_retraining, ends, name_run, note_run
+from tasks.retraining import ask_to_start, begun_before, came_of, compose_data, end_retraining, ends, name_run, note_run, within_budget
 from tasks.validation import validate
 
 
@@ -50,9 +50,10 @@ def admitted(spec: RunSpec, signal: Signal, admission: Admission, token: int) ->
         end_retraining(spec, token, None)
         return ends(spec, "nothing_new", f"the champion {made.champion} knows all {made.known:,} examples", admission)
     name_run(f"{spec.name}: {made.text}")
-    if not note_run(spec, token, begin(made.spec).run_key):
+    run_key = begin(made.spec).run_key
+    if not note_run(spec, token, run_key):
         return ends(spec, "running", "this run was taken for dead, and another retraining has started in its place", admission)
-    result = finetune(made.spec)
+    result = finetune(within_budget(spec, made, admission, run_key))
     kept = end_retraining(spec, token, result)
     return ends(spec, *came_of(made, result, kept), result)
 
