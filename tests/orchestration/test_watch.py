@@ -128,6 +128,26 @@ def test_quality_and_inputs_are_told_together(tmp_path: Path, client: SyncPrefec
     assert "prooftune.inputs.drifted" in message
 
 
+def test_a_sensor_that_cannot_look_is_no_good_news(tmp_path: Path, client: SyncPrefectClient) -> None:
+    """The flow ends Failed and says which sensor saw nothing and why; what the others found is told all the same."""
+    drop(tmp_path, "a.jsonl", rows(40))
+    spec = spec_of(tmp_path)
+    promoted(open_store(spec.store), spec, tmp_path)
+    traffic = write_jsonl(tmp_path / "traffic.jsonl", [{"prompt": f"receipt {number} " * 20} for number in range(300)])
+    spec = spec_of(tmp_path, watch={"feedback": str(tmp_path / "gone.jsonl"), "traffic": str(traffic)})
+    state = watch_quality(spec, return_state=True)
+    assert state.is_failed()
+    assert "quality: could not look, no feedback can be read" in (state.message or "")
+    assert "prooftune.inputs.drifted" in (state.message or "")
+    request = "watch/toy/requests/0.json"
+    open_store(spec.store).put(request, b"{}")
+    (tmp_path / "data" / "a.jsonl").unlink()
+    state = watch_data(spec, return_state=True)
+    assert state.is_failed()
+    assert "data: could not look, " in (state.message or "")
+    assert f"request: could not look, {open_store(spec.store).uri}: {request} is no request" in (state.message or "")
+
+
 def test_an_event_has_arrived_when_emit_returns(server: dict[str, Any], client: SyncPrefectClient) -> None:
     """A process that is killed the moment after it told a signal has told it; a replay is the same event."""
     signal_ = occurrence()
