@@ -44,7 +44,7 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
 
         ingested = ingest(store, data.source, source)
         validated = validate(store, data, ingested, files.get("old"))
-        splits = split(store, data.split, validated, files.get("old"))
+        splits = split(store, data.split, validated, files.get("old") or files.get("start_from"))
         formatted = format_splits(store, task.of_training, splits)
         tokens = count_tokens(store, task.of_training, None if probed else method.max_length, base, splits)
         checked = preflight(spec, files, base, splits)

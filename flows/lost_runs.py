@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -71,14 +71,15 @@ def lost(client: SyncPrefectClient, pending: timedelta) -> list[tuple[FlowRun, s
         if run.state.is_pending():
             if now - run.state.timestamp > pending:
                 found.append((run, f"Pending for {_minutes(now - run.state.timestamp)}: its worker was lost before it started."))
-        elif (last := last_heartbeat(client, run)) and now - last > SILENT:  # one that never said that it lives cannot fall silent
-            silent.append(run)
+        elif (heard := heartbeats(client, run)) and now - heard.last > SILENT:  # one that never said that it lives cannot fall silent
+            silent.append((run, heard))
     deadline = time.monotonic() + LISTEN_S
     while silent and time.monotonic() < deadline:
         time.sleep(LOOK_S)
-        silent = [run for run in silent if (last := last_heartbeat(client, run)) and last < now]
+        # A heartbeat has the time of the run's own host, whose clock may be behind: one more counts, however old it says that it is.
+        silent = [(run, heard) for run, heard in silent if heartbeats(client, run) == heard]
     why = f"No heartbeat for more than {SILENT.total_seconds() + LISTEN_S:.0f} s: its process and its worker are lost."
-    return found + [(run, why) for run in silent if unchanged(client, run)]
+    return [(run, told) for run, told in [*found, *((run, why) for run, _ in silent)] if unchanged(client, run)]
 
 
 def crashed(client: SyncPrefectClient) -> list[FlowRun]:
@@ -97,10 +98,19 @@ def restart(run: FlowRun, states: Sequence[State[Any]], max_restarts: int) -> St
     return Scheduled(message=f"restart {crashes} of {max_restarts}. It was Crashed: {why}")
 
 
-def last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> datetime | None:
-    """Return when a run last said that it lives; None = never, so that nothing follows from its silence."""
+class Heard(NamedTuple):
+    """What a run has said."""
+
+    last: datetime
+    """When, by the clock of its host."""
+    times: int
+
+
+def heartbeats(client: SyncPrefectClient, run: FlowRun) -> Heard | None:
+    """Return how often, and when last, a run said that it lives; None = never, so that nothing follows from its silence."""
     said = EventFilter(event=EventNameFilter(name=[HEARTBEAT]), resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]))
-    return next((event.occurred for event in client.read_events(filter=said, limit=1).events), None)
+    page = client.read_events(filter=said, limit=1)
+    return Heard(page.events[0].occurred, page.total) if page.events else None
 
 
 def _ours(client: SyncPrefectClient, *kinds: str, tags: Sequence[str] = (OURS,)) -> list[FlowRun]:

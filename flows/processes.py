@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 
@@ -21,6 +22,8 @@ from prooftune.errors import EnvironmentLacks
 
 START_S = 120.0
 """A busy machine takes long to import a server."""
+MARK = "PROOFTUNE_STARTED"
+"""Environment variable by which what a process of ours has left behind is known: pids and sessions are given out again."""
 SAME_START_S = 2.0
 """Creation times are reckoned from the boot time, and differ by fractions of a second from one reading to the next."""
 LOG_LINES = 15
@@ -35,6 +38,8 @@ class ProcessRecord:
     """Creation time of the process in seconds since the epoch: with the pid it names one process for good."""
     port: int
     """On 127.0.0.1; 0 = it listens on none."""
+    mark: str = ""
+    """What it and its descendants have in their environment under ``MARK``, and no other process."""
 
     def process(self) -> psutil.Process | None:
         """Return the process while it runs; a pid that is another's by now is none."""
@@ -46,14 +51,16 @@ class ProcessRecord:
 
     def family(self) -> list[psutil.Process]:
         """Return the process, its descendants and, where it died before them, those that are left in its session."""
-        found = []
         with contextlib.suppress(psutil.NoSuchProcess):
             leader = psutil.Process(self.pid)
             if not self._is(leader):
                 return []  # pid and session are another's by now
             found = [leader, *leader.children(recursive=True)]
-        known = {member.pid for member in found}
-        return found + [other for other in psutil.process_iter() if other.pid not in known and _session(other.pid) == self.pid]
+            known = {member.pid for member in found}
+            return found + [other for other in psutil.process_iter() if other.pid not in known and _session(other.pid) == self.pid]
+        # Its session may be another's, too: that of a daemon, whose leader ends once it has started it.
+        left = with_environment(MARK, self.mark) if self.mark else []
+        return [other for other in left if _session(other.pid) == self.pid]
 
     def save(self, file: Path) -> None:
         """Write the record, whole or not at all."""
@@ -77,6 +84,7 @@ def launch(
     command: Sequence[str], file: Path, log: Path, *, port: int, cwd: Path, env: Mapping[str, str], account: str | None = None
 ) -> ProcessRecord:
     """Start a process that stays, in a session of its own, and write its record at once; ``account`` is whom it runs as."""
+    mark = uuid4().hex
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -84,11 +92,11 @@ def launch(
             stdout=output,
             stderr=output,
             cwd=cwd,
-            env=env,
+            env={**env, MARK: mark},
             start_new_session=True,
             **as_account(account),
         )
-    record = ProcessRecord(process.pid, psutil.Process(process.pid).create_time(), port)
+    record = ProcessRecord(process.pid, psutil.Process(process.pid).create_time(), port, mark)
     record.save(file)
     return record
 

@@ -62,7 +62,7 @@ def rehearse(spec: RunSpec, folder: Path) -> Rehearsal:
     """Ingest, validate and split in an empty folder, and collect everything that is wrong instead of stopping at the first.
 
     Raises:
-        NoSuchObject, DataError: the run that ``data.old`` names is not published, or without its examples.
+        NoSuchObject, DataError: the run that ``data.old`` or ``backend.start_from`` names is not published, or without its examples.
         StoreUnavailable, TransientError: the source is in a bucket or hub that refuses or cannot be reached.
     """
     from prooftune.data.old import read_old_run
@@ -70,7 +70,10 @@ def rehearse(spec: RunSpec, folder: Path) -> Rehearsal:
     from prooftune.data.splitting import split
     from prooftune.storage.objects import open_store
 
-    old = None if spec.data.old.run is None else read_old_run(open_store(spec.store), spec.data.old.run)
+    named = {
+        name: None if name is None else read_old_run(open_store(spec.store), name) for name in (spec.data.old.run, spec.backend.start_from)
+    }
+    old = named[spec.data.old.run]
     found = Rehearsal()
     data = spec.data.model_copy(update={"on_invalid": "skip"})
     with found.stage("ingest", folder) as out:
@@ -81,7 +84,9 @@ def rehearse(spec: RunSpec, folder: Path) -> Rehearsal:
         _validate(found, data, folder, old)
     if "validate" in found.figures:
         with found.stage("split", folder) as out:
-            found.figures["split"] = dict(split(folder / "validate" / "examples.jsonl", spec.data.split, out, old))
+            found.figures["split"] = dict(
+                split(folder / "validate" / "examples.jsonl", spec.data.split, out, old or named[spec.backend.start_from])
+            )
     _refuse_invalid(found, spec.data)
     return found
 

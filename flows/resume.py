@@ -7,15 +7,15 @@ from typing import Any
 from prefect import flow
 
 from flows.finetune import finetune
-from prooftune.errors import JobFailed, ProoftuneError
+from prooftune.errors import ProoftuneError, TransientError
 from prooftune.providers.ledger import Ledger
 from prooftune.providers.submission import look
 from prooftune.providers.tuning import open_tuner
-from prooftune.providers.waiting import read_waiting, went_on
+from prooftune.providers.waiting import Waiting, read_waiting, went_on
 from prooftune.results import result_json
 from prooftune.retraining.claims import settle_run
 from prooftune.spec import Store
-from prooftune.storage.objects import open_store
+from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import RunWaiting
 
 
@@ -33,15 +33,26 @@ def go_on(store: Store) -> list[dict[str, Any]]:
                 entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry)
             row["status"] = entry.job.told if entry.job else entry.state
             if entry.state == "ended":
-                result = finetune(waiting.spec)
-                row["result"] = result_json(result)
-                if not isinstance(result, RunWaiting):
-                    went_on(objects, waiting.run)
-                    settle_run(objects, waiting.spec.name, waiting.run, f"{result.verdict}, run {result.run_id}")
-        except JobFailed as error:
-            row["trouble"] = str(error)
-            settle_run(objects, waiting.spec.name, waiting.run, f"JobFailed: {error}", failed=True)
+                row |= _gone_on(objects, waiting)
         except ProoftuneError as error:  # of this run; the others go on
             row["trouble"] = str(error)
         told.append(row)
     return told
+
+
+def _gone_on(objects: ObjectStore, waiting: Waiting) -> dict[str, Any]:
+    """Go on with a run whose job has ended, and say what came of it.
+
+    Whatever stops it keeps no other run from going on, and no other retraining from starting, unless another try may help.
+    """
+    task, run = waiting.spec.name, waiting.run
+    found = finetune(waiting.spec, return_state=True).result(raise_on_failure=False)
+    if isinstance(found, Exception):
+        if not isinstance(found, TransientError):
+            settle_run(objects, task, run, f"{type(found).__name__}: {found}", failed=True)
+        return {"trouble": str(found)}
+    if not isinstance(found, RunWaiting):
+        # Before the run is forgotten: a retraining that waits for a run of which nobody knows would wait for good.
+        settle_run(objects, task, run, f"{found.verdict}, run {found.run_id}")
+        went_on(objects, run)
+    return {"result": result_json(found)}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 
 from flows.finetune import finetune
 from prooftune.economics.spending import BudgetExceeded
@@ -21,7 +21,7 @@ from prooftune.watching.signals import Signal
 from tasks.beginning import begin
 from tasks.ingest import fingerprint, ingest
 from tasks.policies import results_in
-from tasks.retraining import ask_to_start, begun_before, came_of, compose_data, end_retraining, ends, name_run, note_run
+from tasks.retraining import ask_to_start, begun_before, came_of, compose_data, end_retraining, ends, name_run, note_run, within_budget
 from tasks.validation import validate
 
 
@@ -32,7 +32,7 @@ def retrain(spec: RunSpec, signal: Signal | None = None, jitter_minutes: float =
     What is refused, has nothing new, or does not beat the champion ends as completed, and says so.
     """
     time.sleep(jitter_of(spec.name, jitter_minutes))
-    signal = signal or due(spec.name, datetime.now(UTC))
+    signal = signal or due(spec.name, flow_run.scheduled_start_time)  # started again in another week, it is the same occurrence
     admission = ask_to_start(spec, signal)
     if admission.token is None:
         return ends(spec, admission.decision, admission.reason, admission)
@@ -50,9 +50,10 @@ def admitted(spec: RunSpec, signal: Signal, admission: Admission, token: int) ->
         end_retraining(spec, token, None)
         return ends(spec, "nothing_new", f"the champion {made.champion} knows all {made.known:,} examples", admission)
     name_run(f"{spec.name}: {made.text}")
-    if not note_run(spec, token, begin(made.spec).run_key):
+    run_key = begin(made.spec).run_key
+    if not note_run(spec, token, run_key):
         return ends(spec, "running", "this run was taken for dead, and another retraining has started in its place", admission)
-    result = finetune(made.spec)
+    result = finetune(within_budget(spec, made, admission, run_key))
     kept = end_retraining(spec, token, result)
     return ends(spec, *came_of(made, result, kept), result)
 

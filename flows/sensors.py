@@ -32,6 +32,7 @@ def look_once(path: Path, overrides: Sequence[str], emit: bool) -> dict[str, Any
         EnvironmentLacks: signals are to be told, and the configured server does not answer.
     """
     spec = load_spec(path, overrides)
+    from prooftune.watching.looks import Quiet
     from prooftune.watching.sensors import SENSORS
     from prooftune.watching.told import handled
 
@@ -44,6 +45,8 @@ def look_once(path: Path, overrides: Sequence[str], emit: bool) -> dict[str, Any
         try:
             found = sensor(store, spec, datetime.now(UTC))
             row |= {"reason": found.reason, "figures": found.figures}
+            if isinstance(found, Quiet) and found.trouble:
+                row["trouble"] = found.reason
             if isinstance(found, Signal):
                 known = handled(store, found, datetime.now(UTC))
                 row |= {"signal": True, "digest": found.digest, "event": found.event, "id": str(found.id), "known": known}

@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.layout import marked, show
 
-NAMES = {"data": "new data", "quality": "quality", "drift": "inputs", "sunset": "base model"}
+NAMES = {"data": "new data", "quality": "quality", "drift": "inputs", "sunset": "base model", "request": "requests"}
 
 
 def looks(answer: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from prooftune.economics.spending import read_month
 from prooftune.report.wording import visible
 from prooftune.retraining import claims
 from prooftune.retraining.admission import Admission, admit
@@ -64,6 +65,15 @@ def compose_data(spec: RunSpec, signal: Signal, admission: Admission, validated:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     show_markdown(f"# {made.text}\n\n| composition | |\n|---|---|\n{table}", key="retrain-composition", description=made.text)
     return made
+
+
+def within_budget(spec: RunSpec, made: Composition, admission: Admission, run_key: str) -> RunSpec:
+    """Return what is to be run, with what it may cost: what is left of the month, and what this very run holds of it already."""
+    if admission.left_usd is None:
+        return made.spec
+    item = read_month(open_store(spec.store), spec.budget.project, f"{datetime.now(UTC):%Y-%m}").find(run_key)
+    limit = min(spec.budget.max_usd, admission.left_usd + (item.usd if item else 0.0))
+    return made.spec.model_copy(update={"budget": made.spec.budget.model_copy(update={"max_usd": limit})})
 
 
 @task(**errand("note_run", 10))

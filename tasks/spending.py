@@ -68,10 +68,16 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
     """Hold the estimate in the project's month, once a run; the estimate is handed on.
 
     Raises:
-        BudgetExceeded: ``budget.monthly_usd`` has no room for it.
+        BudgetExceeded: it is above ``budget.max_usd``, which may have been lowered since it was estimated, or ``budget.monthly_usd`` has no
+            room for it. A run whose job was ordered goes on.
     """
-    budget = spec.budget
-    item = hold(open_store(spec.store), budget.project, run_key, float(estimate.figures["usd"]), budget.monthly_usd)
+    from prooftune.economics.managed import Estimate, check_limit
+    from prooftune.providers.ledger import Ledger
+
+    budget, objects = spec.budget, open_store(spec.store)
+    if not any(entry.run == run_key and entry.state != "intended" for entry in Ledger(objects).entries()):
+        check_limit(spec, Estimate.model_validate(estimate.figures))
+    item = hold(objects, budget.project, run_key, float(estimate.figures["usd"]), budget.monthly_usd)
     get_run_logger().info("$%.2f of the project %s are held", item.usd, budget.project)
     return estimate
 

@@ -15,7 +15,8 @@ from tasks.stage import Stage
 def split(store: Store, options: Split, validated: StageOutput, old: FileRef | None = None) -> StageOutput:
     """Split by near-duplicate group; hands on ``train.jsonl``, ``validation.jsonl`` and the sealed ``holdout.jsonl``.
 
-    ``old`` is the run whose examples are learnt from again: what it held out stays held out.
+    ``old`` is the run whose examples are learnt from again, or whose weights are gone on from: what it held out stays held out, and what it
+    has learnt is not held out.
     """
     from prooftune.data.old import read_old_run
     from prooftune.data.splitting import split as split_examples

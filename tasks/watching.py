@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from prooftune.report.wording import visible
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import open_store
-from prooftune.watching.looks import Look
+from prooftune.watching.looks import Look, Quiet
 from prooftune.watching.signals import Kind, Signal
 from prooftune.watching.told import handled
 from tasks.artifacts import show_figures, show_markdown, tag_run
@@ -60,20 +60,30 @@ def ask_again(spec: RunSpec) -> Reevaluation | None:
     return found
 
 
+def looked(spec: RunSpec, kind: Kind) -> Look:
+    """Let a sensor look. One that fails keeps no other from being told, and is told itself."""
+    found = look(spec, kind, return_state=True).result(raise_on_failure=False)
+    return Quiet(kind=kind, reason=str(found), trouble=True) if isinstance(found, Exception) else found
+
+
 def tell(spec: RunSpec, looks: tuple[Look, ...]) -> State[Any]:
-    """Tell the server each signal that is still worth it, show what was seen, and return how the flow run ends."""
+    """Tell the server each signal that is still worth it, show what was seen, and return how the flow run ends.
+
+    It is Failed where a sensor could not look, or its silence would pass for good news.
+    """
     lines = [visible(_told(spec, one)) for one in looks]
     for one, line in zip(looks, lines, strict=True):
-        sign = "signal" if isinstance(one, Signal) else "quiet"
+        sign = "signal" if isinstance(one, Signal) else "trouble" if one.trouble else "quiet"
         show_markdown(f"# {one.kind}: {sign}\n\n{line}\n\n{_table(one.figures)}", key=f"look-{one.kind}", description=line)
     tag_run(spec.name, "signal" if any(isinstance(one, Signal) for one in looks) else "quiet")
-    return Completed(message="; ".join(lines))
+    ends = Failed if any(isinstance(one, Quiet) and one.trouble for one in looks) else Completed
+    return ends(message="; ".join(lines))
 
 
 def _told(spec: RunSpec, one: Look) -> str:
     """Return what a look comes to in one sentence, after telling it where that is due."""
     if not isinstance(one, Signal):
-        text = f"{one.kind}: nothing to do, {one.reason}"
+        text = f"{one.kind}: {'could not look' if one.trouble else 'nothing to do'}, {one.reason}"
     elif known := handled(open_store(spec.store), one, datetime.now(UTC)):
         text = f"{one.kind}: {one.reason}; not told again, {known}"
     else:

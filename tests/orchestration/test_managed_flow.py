@@ -268,6 +268,15 @@ def test_what_costs_too_much_is_refused_before_anything_is_sent(desk: Desk, budg
     assert spending.spent(desk.store, "poor").usd == 0
 
 
+def test_a_limit_that_was_lowered_holds_for_an_estimate_that_is_known(desk: Desk) -> None:
+    """A run that was refused by the month's limit has its estimate; the lower limit of its next try refuses it all the same."""
+    with pytest.raises(BudgetExceeded, match="monthly_usd"):
+        desk.run(budget={"monthly_usd": 0.001, "project": "poor"})
+    with pytest.raises(BudgetExceeded, match="max_usd is"):
+        desk.run(budget={"max_usd": 0.001})
+    assert set(desk.seen) == {"probe"}
+
+
 def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
     """The flow is paused with nothing sent; `prooftune approve` lists it and wakes it; later runs of the spec do not ask again."""
     brain, budget = HeldBrain(), {"approve_above_usd": 0}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -23,31 +24,39 @@ from fixtures_tickets import managed_fields
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled
 from tests_support import ROOT, toy_rows, write_jsonl
 
 from flows.cli import main
+from flows.finetune import finetune
 from flows.resume import go_on
 from flows.retrain import retrain
 from prooftune.data.lines import read_lines
 from prooftune.economics.approvals import open_questions
+from prooftune.providers.waiting import FOLDER
 from prooftune.retraining.admission import admit
-from prooftune.retraining.claims import Claim, read_retrains
+from prooftune.retraining.calendar import due
+from prooftune.retraining.claims import Claim, finish, read_retrains
 from prooftune.retraining.composition import compose, keep_composition
 from prooftune.sandbox.http import serving
 from prooftune.sandbox.models import CannedBrain
 from prooftune.sandbox.openai import OpenAIApi
 from prooftune.spec import RunSpec, parse_spec
+from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.storage.registry import history
 from prooftune.types import Example, Report
 from prooftune.verification import verify_run
+from prooftune.watching.looks import week_of
 from prooftune.watching.signals import Signal
 
 pytestmark = pytest.mark.slow  # whole runs with training: some minutes
 Found = TypeVar("Found")
+REALLY_DELETED = LocalStore.delete
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,27 @@ def test_a_signal_within_the_cool_down_waits(task: Task) -> None:
     assert read_retrains(task.store, task.name).of(task.signal("d2")) is None
 
 
+def test_a_scheduled_run_that_is_started_again_in_another_week_is_the_same_occurrence(tmp_path: Path) -> None:
+    """A run of a Sunday that crashed and is started again on Monday goes on with the Sunday's retraining, and begins none of its own."""
+    spec = parse_spec({"name": "weekly", "data": {"source": str(tmp_path / "none.jsonl")}, "store": {"uri": str(tmp_path / "store")}})
+    then = datetime.now(UTC) - timedelta(days=14)
+    told = admit(open_store(spec.store), spec, due(spec.name, then), "the first process", then)
+    assert finish(open_store(spec.store), spec.name, told.token or 0, "promote, run weekly-0a1b")
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(retrain, parameters={"spec": spec}, state=Scheduled(scheduled_time=then))
+    state = run_flow(retrain, flow_run=run, parameters={"spec": spec}, return_type="state")
+    assert str(state.message).startswith("duplicate: "), state
+    assert len(read_retrains(open_store(spec.store), spec.name).claims) == 1
+
+
+def test_a_calendar_s_run_by_hand_is_of_this_week(tmp_path: Path) -> None:
+    """Who starts a retraining without saying why starts the week's."""
+    spec = parse_spec({"name": "by-hand", "data": {"source": str(tmp_path / "none.jsonl")}, "store": {"uri": str(tmp_path / "store")}})
+    assert retrain(spec, return_state=True).is_failed(), "there are no data"
+    [claim] = read_retrains(open_store(spec.store), spec.name).claims
+    assert (claim.kind, claim.digest) == ("schedule", week_of(datetime.now(UTC)))
+
+
 def test_without_anything_new_nothing_is_trained(task: Task) -> None:
     """A signal whose data the champion has seen all of is done for good, and costs no cool-down."""
     before = len(task.registry()["history"])
@@ -216,6 +246,18 @@ def test_new_data_meet_the_champion_on_its_holdout_and_a_person_decides(task: Ta
     [old] = [rival for rival in contest["rivals"] if rival["holdout"] == "old"]
     assert (old["n"], old["seen"]) == (60, 0), "no example of the champion's holdout was trained on"
     assert verify_run(task.store, asked.key).mismatches == ()
+
+
+def test_a_run_that_goes_on_from_weights_holds_out_nothing_that_they_know(tmp_path: Path, tiny_model: Path) -> None:
+    """Started by hand on data that have grown, it holds out what the run before did, and nothing that it was trained on."""
+    task = Task("warm", tmp_path, tiny_model)
+    task.add("first.jsonl", 240, 0)
+    first = finetune(task.spec())
+    task.add("second.jsonl", 120, 1)
+    second = finetune(task.spec(backend={"start_from": first.run_id}))
+    held_out = task.ids(second.run_id, "holdout")
+    assert task.ids(first.run_id, "holdout") <= held_out
+    assert not held_out & (task.ids(first.run_id, "train") | task.ids(first.run_id, "validation"))
 
 
 def test_a_killed_retraining_goes_on_as_the_same_run(
@@ -288,6 +330,13 @@ class HeldBrain(CannedBrain):
         super().train(model, tuned, rows, validation, epochs, report)
 
 
+def _deleted_and_killed(store: LocalStore, key: str) -> None:
+    """Delete an object, and die where it was the note that a run waits."""
+    REALLY_DELETED(store, key)
+    if key.startswith(FOLDER):
+        raise KeyboardInterrupt
+
+
 def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps its claim, its signal is a duplicate, `resume-waiting` finishes it, and there was one job; the month's budget is kept."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -317,9 +366,20 @@ def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_p
         assert [row["result"] for row in go_on(spec.store)] == [None]
         brain.may.set()
         api.works.settle()
+
+        away = Path(spec.data.source).rename(tmp_path / "away")
         [row] = go_on(spec.store)
+        assert "no such file" in row["trouble"], "the run was not to go on"
         claim = read_retrains(store, spec.name).claims[-1]
-        assert (claim.state, claim.outcome) == ("finished", f"{row['result']['verdict']}, run {row['result']['run_id']}")
+        assert (claim.state, claim.outcome.partition(":")[0]) == ("failed", "DataError"), "what cannot go on keeps no other signal out"
+        away.rename(spec.data.source)
+
+        with patch.object(LocalStore, "delete", _deleted_and_killed), pytest.raises(KeyboardInterrupt):
+            go_on(spec.store)
+        assert go_on(spec.store) == [], "the process was to die after it had forgotten that the run waited"
+        claim = read_retrains(store, spec.name).claims[-1]
+        [entry] = history(store, spec.name)["history"]
+        assert (claim.state, claim.outcome) == ("finished", f"{entry['decision']['verdict']}, run {entry['run_id']}")
         assert signalled("d1", plenty).startswith("duplicate: ")
         assert api.state()["jobs"] == 1
         assert signalled("d3", spec).startswith("over_budget: "), "what the retraining was billed is above the limit"

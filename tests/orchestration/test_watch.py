@@ -101,6 +101,7 @@ def test_a_look_that_finds_nothing_is_completed(tmp_path: Path, client: SyncPref
     promoted(open_store(spec.store), spec, tmp_path)
     flows: list[tuple[Callable[..., Any], str]] = [
         (watch_data, "0 of 40 valid examples are new"),
+        (watch_data, "no request waits"),
         (watch_quality, "no watch.feedback is kept"),
         (watch_models, "lies on this machine"),
     ]
@@ -125,6 +126,26 @@ def test_quality_and_inputs_are_told_together(tmp_path: Path, client: SyncPrefec
     message = watch_quality(spec, return_state=True).message or ""
     assert "prooftune.quality.dropped" in message
     assert "prooftune.inputs.drifted" in message
+
+
+def test_a_sensor_that_cannot_look_is_no_good_news(tmp_path: Path, client: SyncPrefectClient) -> None:
+    """The flow ends Failed and says which sensor saw nothing and why; what the others found is told all the same."""
+    drop(tmp_path, "a.jsonl", rows(40))
+    spec = spec_of(tmp_path)
+    promoted(open_store(spec.store), spec, tmp_path)
+    traffic = write_jsonl(tmp_path / "traffic.jsonl", [{"prompt": f"receipt {number} " * 20} for number in range(300)])
+    spec = spec_of(tmp_path, watch={"feedback": str(tmp_path / "gone.jsonl"), "traffic": str(traffic)})
+    state = watch_quality(spec, return_state=True)
+    assert state.is_failed()
+    assert "quality: could not look, no feedback can be read" in (state.message or "")
+    assert "prooftune.inputs.drifted" in (state.message or "")
+    request = "watch/toy/requests/0.json"
+    open_store(spec.store).put(request, b"{}")
+    (tmp_path / "data" / "a.jsonl").unlink()
+    state = watch_data(spec, return_state=True)
+    assert state.is_failed()
+    assert "data: could not look, " in (state.message or "")
+    assert f"request: could not look, {open_store(spec.store).uri}: {request} is no request" in (state.message or "")
 
 
 def test_an_event_has_arrived_when_emit_returns(server: dict[str, Any], client: SyncPrefectClient) -> None:
@@ -186,6 +207,7 @@ def test_the_command_looks_and_tells_on_request(tmp_path: Path, home: dict[str, 
         ("quality", False, False),
         ("drift", False, False),
         ("sunset", False, False),
+        ("request", False, False),
     ]
     emitted = json.loads(prooftune("watch", path, "--emit", "--json", env=home).stdout)
     assert emitted["looks"][0]["told"]

@@ -12,10 +12,12 @@ from prooftune.economics import spending
 from prooftune.errors import IntegrityError, SpecError
 from prooftune.retraining.admission import RESTARTS, Admission, admit, spent_usd
 from prooftune.retraining.claims import SKEW_S, fail, finish, key_of, note_run, read_retrains, renew, settle_run, wait
+from prooftune.retraining.composition import Composition
 from prooftune.spec import RunSpec, parse_spec
 from prooftune.storage.leases import DEAD_AFTER_S
 from prooftune.storage.local import LocalStore
 from prooftune.watching.signals import Signal
+from tasks.retraining import within_budget
 
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
 LAPSED = timedelta(seconds=DEAD_AFTER_S + SKEW_S)
@@ -96,6 +98,7 @@ def test_a_dead_holder_s_retraining_goes_on(store: LocalStore) -> None:
     assert ask(store, holder="b", hours=just_before).decision == "duplicate"
     told = ask(store, holder="b", hours=LAPSED.total_seconds() / 3600)
     assert told.resumes
+    assert ask(store, holder="b", hours=LAPSED.total_seconds() / 3600).resumes, "the answer may have got lost: asked again, it is the same"
     new = started(told)
     assert new > old
     assert not renew(store, "toy", old)
@@ -152,6 +155,14 @@ def test_a_retraining_that_waits_for_its_job_needs_no_holder(store: LocalStore) 
     assert settle_run(store, "toy", "toy-0a1b", "keep_baseline") == ended, "what is finished stays as it is"
 
 
+def test_a_process_that_fails_after_its_job_was_left_does_not_end_the_wait(store: LocalStore) -> None:
+    """Its job goes on, and so does what keeps a second retraining from starting beside it."""
+    token = started(ask(store))
+    assert wait(store, "toy", token, "toy-0a1b")
+    assert fail(store, "toy", token, "RuntimeError: Failed to reach API")
+    assert ask(store, "d2", "b", hours=100).decision == "running"
+
+
 def test_occurrences_that_came_to_the_same_run_are_told_apart(store: LocalStore) -> None:
     """Of one that failed with a run and one that waits for it, the one that waits has ended."""
     quick = spec_of(cool_down_hours=0)
@@ -183,6 +194,31 @@ def test_the_month_s_budget_is_of_the_task_s_retrainings(store: LocalStore) -> N
     assert told.decision == "over_budget"
     assert told.until == datetime(2026, 12, 1, tzinfo=UTC)
     assert started(ask(store, "d3", hours=24 * 21, spec=spec))
+
+
+def test_what_a_retraining_holds_does_not_keep_it_from_going_on(store: LocalStore) -> None:
+    """Its holder died, or it failed, with all of the month's money held for it: it may be paid for, and goes on; another may not start."""
+    spec = spec_of("openai", monthly_usd=10, cool_down_hours=0)
+    token = started(ask(store, spec=spec))
+    assert note_run(store, "toy", token, "toy-1")
+    spending.hold(store, "default", "toy-1", 10, None, now=NOON)
+    assert ask(store, "d2", hours=1, spec=spec).decision == "over_budget"
+    resumed = ask(store, holder="b", hours=1, spec=spec)
+    assert (resumed.resumes, resumed.left_usd) == (True, 0)
+    assert fail(store, "toy", started(resumed), "TransientError: the provider is away")
+    assert started(ask(store, holder="c", hours=2, spec=spec))
+
+
+def test_a_run_may_cost_what_is_left_and_what_it_holds_itself(store: LocalStore, tmp_path: Path) -> None:
+    """What it held before it failed is in what the month has spent, and is not counted a second time."""
+    fields = {"budget": {"max_usd": 50}, "store": {"uri": store.uri}}
+    spec = parse_spec(spec_of("openai", monthly_usd=10).model_dump() | fields)
+    made = Composition(champion=None, new=1, known=0, keep_old=1, same_method=False, warm=False, spec=spec)
+    spending.hold(store, "default", "toy-1", 6, None)
+    told = Admission(decision="start", reason="", left_usd=4)
+    assert within_budget(spec, made, told, "toy-1").budget.max_usd == 10
+    assert within_budget(spec, made, told, "toy-2").budget.max_usd == 4
+    assert within_budget(spec, made, told.model_copy(update={"left_usd": None}), "toy-2") == spec
 
 
 def test_our_own_machine_has_no_bill(store: LocalStore) -> None:

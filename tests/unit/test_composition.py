@@ -12,8 +12,9 @@ import pytest
 from fixtures_runs import examples_of
 from hypothesis import given
 from hypothesis import strategies as st
-from tests_support import toy_rows
+from tests_support import toy_rows, write_jsonl
 
+from flows.rehearsal import rehearse
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.old import OldRun, join_old, old_run_ref, read_old_run
 from prooftune.data.splitting import split
@@ -26,7 +27,7 @@ from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import publish
 from prooftune.storage.registry import register
 from prooftune.training.start import start_folder, start_model, start_ref
-from prooftune.types import Decision, Example, Message, ModelRef, Record
+from prooftune.types import Decision, Example, Message, ModelRef, Record, SplitName
 from prooftune.watching.signals import Signal
 
 CHAMPION = "toy-champion"
@@ -48,7 +49,13 @@ def spec_of(**blocks: dict[str, Any]) -> RunSpec:
 
 
 def crown(
-    store: LocalStore, folder: Path, spec: RunSpec, old: OldRun = OLD, drop: Sequence[str] = (), weights: dict[str, str] | None = None
+    store: LocalStore,
+    folder: Path,
+    spec: RunSpec,
+    old: OldRun = OLD,
+    drop: Sequence[str] = (),
+    weights: dict[str, str] | None = None,
+    run_id: str = CHAMPION,
 ) -> str:
     """Publish a run that was made from ``old`` and make it the champion of the task."""
     folder.mkdir(parents=True)
@@ -68,8 +75,8 @@ def crown(
     decision = Decision(verdict="promote", reasons=("It is better.",))
     kept = {name: path for name, path in files.items() if name not in drop}
     facts = {"name": "toy", "decision": decision.model_dump(mode="json"), "lineage": {"model": {"sha256": "base"}}}
-    register(store, "toy", CHAMPION, publish(store, CHAMPION, kept, facts), decision)
-    return CHAMPION
+    register(store, "toy", run_id, publish(store, run_id, kept, facts), decision)
+    return run_id
 
 
 def ids(examples: Iterable[Example]) -> set[str]:
@@ -173,6 +180,56 @@ def test_a_near_duplicate_of_what_was_sealed_goes_with_it(tmp_path: Path) -> Non
 def test_where_nothing_old_is_left_the_holdout_is_drawn_anew(tmp_path: Path) -> None:
     """A source in which no example of the old run is left is split as any other."""
     assert splits_of(NEW, tmp_path / "a", Split(), OLD) == splits_of(NEW, tmp_path / "b", Split(), None)
+
+
+@pytest.mark.parametrize("field", ["data", "backend"], ids=["learnt from again", "gone on from"])
+def test_what_an_earlier_champion_was_trained_on_is_never_held_out(store: LocalStore, tmp_path: Path, field: str) -> None:
+    """A source still holds what was left out of the champion: it stays left out, or is learnt from, and its weights may know it."""
+    crown(store, tmp_path / "first", spec_of())
+    pool, _, _ = join_old([*OLD_EXAMPLES, *NEW], OLD, 0.5)
+    second = splits_of(pool, tmp_path / "split", Split(), OLD)
+    splits: dict[SplitName, tuple[Example, ...]] = {
+        name: tuple(read_lines(tmp_path / "split" / f"{name}.jsonl", Example)) for name in ("train", "validation", "holdout")
+    }
+    made_from = spec_of(**{"data": {"source": "x", "old": {"run": CHAMPION}}} if field == "data" else {"backend": {"start_from": CHAMPION}})
+    crown(store, tmp_path / "second", made_from, OldRun("toy-second", splits), run_id="toy-second")
+    left_out = OLD.learnt - set().union(*second.values())
+    assert len(left_out) > 20, "half of the first one's training examples are in no split of the second"
+
+    old = read_old_run(store, "toy-second")
+    source = [*OLD_EXAMPLES, *NEW, *examples_of(toy_rows(80, seed=5))]
+    assert not ids(join_old(source, old, 0.5)[0]) & left_out, "what was left out is nothing new"
+    again = join_old(source, old, 1.0)[0]
+    parts = splits_of(again, tmp_path / "third", Split(), old)
+    assert left_out <= parts["train"] | parts["validation"]
+    assert second["holdout"] <= parts["holdout"]
+
+
+def test_a_near_duplicate_of_what_was_left_out_is_not_held_out(tmp_path: Path) -> None:
+    """The old run's weights may be gone on from, and know it nearly by heart."""
+    kept, _, _ = join_old([*OLD_EXAMPLES, *NEW], OLD, 0.0)
+    twins = [
+        one.model_copy(
+            update={"id": f"twin{one.id}", "messages": (Message(role="user", content=f"{one.prompt[-1].content}!"), one.messages[-1])}
+        )
+        for one in OLD.splits["train"]
+    ]
+    parts = splits_of([*kept, *twins], tmp_path / "new", Split(), OLD)
+    assert not parts["holdout"] & ids(twins)
+    assert parts["holdout"] & ids(NEW)
+
+
+def test_what_is_gone_on_from_is_rehearsed_so(store: LocalStore, tmp_path: Path) -> None:
+    """`validate` divides as the run would: what the weights have learnt is not held out."""
+    crown(store, tmp_path / "run", spec_of())
+    prompts = [{"prompt": one.prompt[-1].content, "completion": one.target} for one in (*OLD_EXAMPLES, *NEW)]
+    write_jsonl(tmp_path / "toy.jsonl", prompts)
+    spec = spec_of(data={"source": str(tmp_path / "toy.jsonl")}, store={"uri": store.uri}, backend={"start_from": CHAMPION})
+    (tmp_path / "rehearsal").mkdir()
+    rehearse(spec, tmp_path / "rehearsal")
+    held_out = ids(read_lines(tmp_path / "rehearsal" / "split" / "holdout.jsonl", Example))
+    assert OLD.sealed <= held_out
+    assert not OLD.learnt & held_out
 
 
 # The published run

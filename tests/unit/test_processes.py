@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -85,6 +86,23 @@ def test_a_foreign_process_with_a_reused_pid_is_spared(foreign: subprocess.Popen
     assert record.family() == []
     assert not stop(record)
     assert foreign.poll() is None
+
+
+def test_a_daemon_in_a_session_that_had_the_pid_is_spared(tmp_path: Path) -> None:
+    """A daemon's session is named after a leader that has ended: where that had the pid of a record of before, the daemon is another's."""
+    daemonise = "import os, sys, time; os.fork() and sys.exit(); print(os.getpid(), flush=True); os.close(1); time.sleep(60)"
+    leader = subprocess.Popen([sys.executable, "-c", daemonise], start_new_session=True, stdout=subprocess.PIPE)
+    told, _ = leader.communicate(timeout=20)
+    daemon = psutil.Process(int(told))
+    try:
+        assert os.getsid(daemon.pid) == leader.pid
+        ours = started(tmp_path, "")
+        os.waitpid(ours.pid, 0)
+        before = dataclasses.replace(ours, pid=leader.pid)
+        assert not stop(before)
+        assert lives(daemon)
+    finally:
+        daemon.kill()
 
 
 def test_down_spares_foreign_processes(foreign: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

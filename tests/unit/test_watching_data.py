@@ -66,7 +66,10 @@ def look(store: LocalStore, spec: RunSpec, minutes: float = 0) -> Look:
 def test_the_first_data_of_a_task_are_a_signal(tmp_path: Path, store: LocalStore) -> None:
     """Without a champion, enough valid examples are worth a first training, and too few are not."""
     spec = spec_of(tmp_path, data={"min_examples": 30})
-    assert "no such file" in look(store, spec).reason
+    none = look(store, spec)
+    assert "no such file" in none.reason
+    assert isinstance(none, Quiet)
+    assert none.trouble
     drop(tmp_path, "a.jsonl", rows(25))
     assert "data.min_examples is 30" in look(store, spec).reason
     drop(tmp_path, "b.jsonl", rows(25, seed=1))
@@ -117,6 +120,23 @@ def test_rows_that_a_run_would_drop_are_not_new(tmp_path: Path, store: LocalStor
     found = look(store, spec)
     assert isinstance(found, Quiet)
     assert found.figures["new_examples"] == 9
+
+
+def test_data_that_cannot_be_used_are_no_silence(tmp_path: Path, store: LocalStore) -> None:
+    """Rows of which none is valid, as after a change of columns, are trouble at each look; a file in the middle of a line is waited for."""
+    spec = spec_of(tmp_path)
+    drop(tmp_path, "a.jsonl", [{"question": f"q{number}", "reply": "stop"} for number in range(60)])
+    for _ in range(2):
+        found = look(store, spec)
+        assert isinstance(found, Quiet)
+        assert "cannot be used as they are" in found.reason
+        assert found.trouble
+    file = drop(tmp_path, "a.jsonl", rows(40))
+    file.write_bytes(file.read_bytes()[:-20])
+    found = look(store, spec)
+    assert isinstance(found, Quiet)
+    assert "a.jsonl:40" in found.reason
+    assert not found.trouble
 
 
 def test_data_that_were_tried_are_no_news(tmp_path: Path, store: LocalStore) -> None:

@@ -6,15 +6,20 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from prooftune.errors import EnvironmentLacks, SpecError, StoreUnavailable
+from prooftune.errors import EnvironmentLacks, IntegrityError, SpecError, StoreUnavailable
+from prooftune.retraining.admission import admit
+from prooftune.retraining.claims import fail, finish
+from prooftune.spec import parse_spec
 from prooftune.storage.local import LocalStore
+from prooftune.watching.looks import Look, Quiet
+from prooftune.watching.requests import look_at_requests
 from prooftune.watching.signals import Signal
 from prooftune.watching.webhook import MAX_AGE_S, MAX_BODY, SIGNATURE, TIMESTAMP, Receiver, listening, signature_of
 
@@ -192,3 +197,53 @@ def test_a_secret_that_is_none(tmp_path: Path, told: Told) -> None:
         taken = urlsplit(address).port or 0
         with pytest.raises(EnvironmentLacks, match="cannot be used"), listening(receiver, "127.0.0.1", taken):
             pass
+
+
+# What was taken and has not been done
+
+SPEC = parse_spec({"name": "toy", "data": {"source": "toy.jsonl"}, "retrain": {"cool_down_hours": 24}})
+NOW = datetime.now(UTC)
+
+
+def look(store: LocalStore, hours: float = 0) -> Look:
+    """Look for requests."""
+    return look_at_requests(store, SPEC, NOW + timedelta(hours=hours))
+
+
+def test_a_request_is_told_again_until_its_retraining_has_ended(tmp_path: Path, address: str, told: Told) -> None:
+    """One that was refused at first, by the cool-down or for want of money, or whose event was lost, is told later as the same one."""
+    store = LocalStore(tmp_path / "store")
+    assert look(store) == Quiet(kind="request", reason="no request waits")
+    first = admit(store, SPEC, Signal(kind="data", task="toy", digest="d1", reason="new", at=""), "a", NOW)
+    assert finish(store, "toy", first.token or 0, "promote")
+    assert post(address, {"id": "export-1", "reason": "a new export"})[0] == 202
+    assert admit(store, SPEC, told[0], "b", NOW + timedelta(hours=1)).decision == "cooling_down"
+    again = look(store, hours=25)
+    assert again == told[0]
+    started = admit(store, SPEC, told[0], "c", NOW + timedelta(hours=25))
+    assert finish(store, "toy", started.token or 0, "keep_baseline")
+    assert isinstance(look(store, hours=26), Quiet)
+
+
+def test_a_request_that_fails_keeps_no_other_waiting(tmp_path: Path, address: str, told: Told) -> None:
+    """The ones that were never started come before those that failed, in the order in which they came."""
+    store = LocalStore(tmp_path / "store")
+    for number in (1, 2):
+        assert post(address, {"id": f"export-{number}", "reason": "a new export"})[0] == 202
+    assert look(store) == told[0]
+    started = admit(store, SPEC, told[0], "a", NOW)
+    assert fail(store, "toy", started.token or 0, "DataError: the file is empty")
+    assert look(store, hours=25) == told[1]
+    started = admit(store, SPEC, told[1], "a", NOW + timedelta(hours=25))
+    assert finish(store, "toy", started.token or 0, "promote")
+    assert look(store, hours=50) == told[0]
+
+
+def test_a_damaged_request_is_no_silence(tmp_path: Path, address: str) -> None:
+    """The look fails and names the document."""
+    store = LocalStore(tmp_path / "store")
+    assert post(address, {"id": "export-1", "reason": "a new export"})[0] == 202
+    [key] = store.list("watch/toy/requests/")
+    store.put(key, b"{}")
+    with pytest.raises(IntegrityError, match=key):
+        look(store)

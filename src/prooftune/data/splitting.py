@@ -17,7 +17,7 @@ from typing import get_args
 import numpy as np
 
 from prooftune.data.classes import class_sizes
-from prooftune.data.duplicates import connected
+from prooftune.data.duplicates import connected, find_clusters
 from prooftune.data.lines import read_lines, write_lines
 from prooftune.data.old import OldRun
 from prooftune.errors import DataError, IntegrityError, Problem
@@ -217,8 +217,21 @@ def _held_out_before(units: Sequence[_Unit], old: OldRun | None) -> tuple[list[_
     if old is None:
         return [], units
     again = [unit for unit in units if any(row.id in old.sealed for row in unit.examples)]
-    known = old.sealed | old.learnt
-    return again, [unit for unit in units if not any(row.id in known for row in unit.examples)] if again else units
+    known = old.sealed | old.learnt | _like_what_is_gone(units, old)
+    return again, [unit for unit in units if not any(row.id in known for row in unit.examples)]
+
+
+def _like_what_is_gone(units: Sequence[_Unit], old: OldRun) -> set[str]:
+    """Return the ids of near-duplicates of what the old run was trained on and is not among the examples: no group tells of those."""
+    rows = [row for unit in units for row in unit.examples]
+    here = {row.id for row in rows}
+    gone = [example for example in old.taught if example.id not in here]
+    if not gone:
+        return set()
+    texts = ["\n".join(message.content for message in one.prompt if message.role == "user") for one in (*gone, *rows)]
+    groups = find_clusters(texts).groups
+    theirs = set(groups[: len(gone)]) - {""}
+    return {row.id for row, group in zip(rows, groups[len(gone) :], strict=True) if group in theirs}
 
 
 def _count(amount: Amount, total: int) -> int:

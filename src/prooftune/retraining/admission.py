@@ -7,7 +7,7 @@ decided within one compare-and-swap of it: of any number of processes that ask a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -66,13 +66,13 @@ def admit(store: ObjectStore, spec: RunSpec, signal: Signal, holder: str, now: d
 
     def step(retrains: Retrains) -> Retrains:
         nonlocal told
-        spent = _spent(store, retrains, spec, now)  # after the claims were read: what an earlier retraining cost is settled by then
-        told = _refusal(retrains, spec, signal, holder, now, spent)
+        paid = _paid(store, retrains, spec, now)  # after the claims were read: what an earlier retraining cost is settled by then
+        told = _refusal(retrains, spec, signal, holder, now, paid)
         if told is not None:
             return retrains
         known = retrains.of(signal)
         claim = _started(known, signal, holder, now, retrains.token + 1)
-        told = _start(claim, spec, spent, resumes=known is not None and known.state == "running")
+        told = _start(claim, spec, paid)
         return retrains.with_claim(claim)
 
     change_retrains(store, spec.name, step)
@@ -82,24 +82,25 @@ def admit(store: ObjectStore, spec: RunSpec, signal: Signal, holder: str, now: d
 
 def spent_usd(store: ObjectStore, spec: RunSpec, now: datetime) -> float:
     """Return what the task's retrainings have held and been billed in the month of ``now``, failed jobs among it (USD)."""
-    return _spent(store, read_retrains(store, spec.name), spec, now)
+    return math.fsum(_paid(store, read_retrains(store, spec.name), spec, now).values())
 
 
-def _spent(store: ObjectStore, retrains: Retrains, spec: RunSpec, now: datetime) -> float:
+def _paid(store: ObjectStore, retrains: Retrains, spec: RunSpec, now: datetime) -> dict[str, float]:
+    """Return what each run and each failed job of the task's retrainings has held or been billed in the month."""
     runs = {run for claim in retrains.claims for run in claim.runs}
     items = spending.read_month(store, spec.budget.project, f"{now:%Y-%m}").items
     if not runs or not items:
-        return 0.0
+        return {}
     # What a failed job cost is settled under the job's own key; the ledger knows whose job it was.
     jobs = {entry.key for entry in Ledger(store).entries() if entry.run in runs}
-    return math.fsum(item.usd for item in items if item.key in runs | jobs)
+    return {item.key: item.usd for item in items if item.key in runs | jobs}
 
 
-def _refusal(retrains: Retrains, spec: RunSpec, signal: Signal, holder: str, now: datetime, spent: float) -> Admission | None:
+def _refusal(retrains: Retrains, spec: RunSpec, signal: Signal, holder: str, now: datetime, paid: Mapping[str, float]) -> Admission | None:
     """Return why a signal starts nothing, or, to the holder of its start, the same answer once more; None = it starts."""
     known, busy = retrains.of(signal), retrains.under_way(now)
     if known is not None and known.state == "running" and known.holder == holder:
-        return _start(known, spec, spent)
+        return _start(known, spec, paid)
     if known is not None and (known.state == "finished" or known is busy):
         return _duplicate(known)
     if busy is not None:
@@ -108,8 +109,9 @@ def _refusal(retrains: Retrains, spec: RunSpec, signal: Signal, holder: str, now
     if (cooled := _cooled(retrains.claims, known, spec.retrain.cool_down_hours)) is not None and now < cooled:
         text = f"retrain.cool_down_hours is {spec.retrain.cool_down_hours:g}: not before {_at(cooled)}"
         return Admission(decision="cooling_down", reason=text, until=cooled)
-    limit = spec.retrain.monthly_usd
-    if spec.backend.managed and limit is not None and spent >= limit:
+    limit, spent = spec.retrain.monthly_usd, math.fsum(paid.values())
+    own = math.fsum(paid.get(run, 0.0) for run in known.runs) if known else 0.0  # may be paid for already: to go on with it costs no more
+    if spec.backend.managed and limit is not None and spent - own >= limit:
         text = f"retrain.monthly_usd is ${limit:,.2f}, and retrainings of {spec.name} have held or been billed ${spent:,.2f} in {now:%Y-%m}"
         return Admission(decision="over_budget", reason=text, until=_next_month(now))
     return None
@@ -143,13 +145,13 @@ def _started(known: Claim | None, signal: Signal, holder: str, now: datetime, to
     if known is None:
         return Claim(kind=signal.kind, digest=signal.digest, reason=signal.reason, token=token, holder=holder, started=now, renewed=now)
     news = {"state": "running", "token": token, "holder": holder, "started": now, "renewed": now, "attempts": known.attempts + 1}
-    return known.model_copy(update=news | {"outcome": ""})
+    return known.model_copy(update=news | {"outcome": "", "resumes": known.state == "running"})
 
 
-def _start(claim: Claim, spec: RunSpec, spent: float, *, resumes: bool = False) -> Admission:
+def _start(claim: Claim, spec: RunSpec, paid: Mapping[str, float]) -> Admission:
     limit = spec.retrain.monthly_usd
-    left = None if limit is None or not spec.backend.managed else max(0.0, limit - spent)
-    return Admission(decision="start", reason=claim.reason, token=claim.token, holder=claim.holder, resumes=resumes, left_usd=left)
+    left = None if limit is None or not spec.backend.managed else max(0.0, limit - math.fsum(paid.values()))
+    return Admission(decision="start", reason=claim.reason, token=claim.token, holder=claim.holder, resumes=claim.resumes, left_usd=left)
 
 
 def _lapse(claim: Claim) -> datetime | None:

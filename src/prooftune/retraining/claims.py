@@ -53,6 +53,8 @@ class Claim(Frozen):
     renewed: AwareDatetime
     """Last sign of life, by the holder's clock."""
     attempts: int = 1
+    resumes: bool = False
+    """Whether the newest start goes on with what a holder that died had composed."""
     runs: tuple[str, ...] = ()
     """Run keys, the newest last: by them the bills are found."""
     outcome: str = ""
@@ -130,8 +132,11 @@ def finish(store: ObjectStore, task: str, token: int, outcome: str, *, trained: 
 
 
 def fail(store: ObjectStore, task: str, token: int, why: str) -> bool:
-    """End an attempt: its signal may start it again after the cool-down. False = another has started since."""
-    return _changed(store, task, token, lambda _: {"state": "failed", "outcome": why})
+    """End an attempt: its signal may start it again after the cool-down. False = another has started since.
+
+    What waits for its job goes on waiting, whatever befalls the process that has noted it: the job goes on.
+    """
+    return _changed(store, task, token, lambda claim: {"state": "failed", "outcome": why} if claim.state == "running" else {})
 
 
 def release(store: ObjectStore, task: str, token: int) -> bool:

@@ -82,7 +82,7 @@ def look_at_data(store: ObjectStore, spec: RunSpec, now: datetime) -> Look:
     try:
         listing = list_source(spec.data.source)
     except DataError as error:
-        return Quiet(kind="data", reason=error.message)
+        return Quiet(kind="data", reason=error.message, trouble=True)
     unchanged = (before.source, before.stamp) == (spec.data.source, listing.stamp)
     seen_at = before.seen_at if unchanged and before.seen_at else now
     seen = before.model_copy(update={"source": spec.data.source, "stamp": listing.stamp, "seen_at": seen_at})
@@ -155,7 +155,8 @@ def _said(spec: RunSpec, registry: Registry, counted: Counted, listing: Listing,
         "problems": list(counted.problems),
     }
     if counted.problems:
-        return Quiet(kind="data", reason=f"the data cannot be used as they are: {counted.problems[0]}", figures=figures)
+        reason = f"the data cannot be used as they are: {counted.problems[0]}"
+        return Quiet(kind="data", reason=reason, figures=figures, trouble=not counted.problems[0].endswith(CUT_OFF))
     news = f"{counted.new:,} of {counted.examples:,} valid examples are new" + (f" to the champion {champion}" if champion else "")
     if counted.new < spec.watch.min_new_examples:
         return Quiet(kind="data", reason=f"{news}; watch.min_new_examples is {spec.watch.min_new_examples:,}", figures=figures)

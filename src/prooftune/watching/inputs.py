@@ -40,7 +40,7 @@ def look_at_inputs(store: ObjectStore, spec: RunSpec, now: datetime) -> Look:
         rows, _ = read_log(source)
         training = _training_prompts(champion)
     except DataError as error:
-        return Quiet(kind="drift", reason=error.message)
+        return Quiet(kind="drift", reason=error.message, trouble=True)
     counted = [row for row in in_time(rows, default=now) if isinstance(row.fields.get("prompt"), str)]
     redacted = champion.spec.data.pii != "allow"
     prompts = [_as_trained(str(row.fields["prompt"]), redacted) for row in recent(counted, now, champion.since, least)]

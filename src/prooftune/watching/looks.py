@@ -31,13 +31,15 @@ WEEK = timedelta(days=7)
 
 
 class Quiet(Frozen):
-    """A look that found nothing to retrain for, and why."""
+    """A look that found nothing to retrain for, and why; or that could not look."""
 
     kind: Kind
     reason: str
     """A sentence for people."""
     figures: dict[str, Any] = {}
     """What was measured, JSON-able."""
+    trouble: bool = False
+    """Whether it could not look: that nothing was found says nothing then."""
 
 
 Look = Signal | Quiet

@@ -31,6 +31,9 @@ from prooftune.watching.looks import (
 from prooftune.watching.nightly import newest_evaluation
 from prooftune.watching.signals import Signal
 
+UNREAD = "feedback_cannot_be_read"
+"""Figure of a look that could not look at the feedback."""
+
 
 def look_at_quality(store: ObjectStore, spec: RunSpec, now: datetime) -> Look:
     """Say whether feedback, or the holdout asked again, shows that the champion has dropped below its interval.
@@ -52,7 +55,8 @@ def look_at_quality(store: ObjectStore, spec: RunSpec, now: datetime) -> Look:
     figures |= {name: value for _, _, found in told for name, value in found.items()}
     drops = [text for dropped, text, _ in told if dropped]
     if not drops:
-        return Quiet(kind="quality", reason="; ".join(text for _, text, _ in told), figures=figures)
+        trouble = any(UNREAD in found for _, _, found in told)
+        return Quiet(kind="quality", reason="; ".join(text for _, text, _ in told), figures=figures, trouble=trouble)
     digest = f"{champion.run_id}-{week_of(now)}"
     return Signal(kind="quality", task=spec.name, digest=digest, reason="; ".join(drops), at=stamp(now), figures=figures)
 
@@ -92,7 +96,7 @@ def _by_feedback(spec: RunSpec, champion: InUse, published: Metric, now: datetim
     try:
         rows, unreadable = read_log(source)
     except DataError as error:
-        return False, f"no feedback can be read: {error.message}", {}
+        return False, f"no feedback can be read: {error.message}", {UNREAD: True}
     timed = list(in_time(rows))
     counted = [row for row in timed if scores_of([row])]
     unreadable += len(rows) - len(counted)

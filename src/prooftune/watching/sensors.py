@@ -12,6 +12,7 @@ from prooftune.watching.inputs import look_at_inputs
 from prooftune.watching.looks import Look
 from prooftune.watching.models import look_at_models
 from prooftune.watching.quality import look_at_quality
+from prooftune.watching.requests import look_at_requests
 from prooftune.watching.signals import Kind
 
 SENSORS: dict[Kind, Callable[[ObjectStore, RunSpec, datetime], Look]] = {
@@ -19,4 +20,5 @@ SENSORS: dict[Kind, Callable[[ObjectStore, RunSpec, datetime], Look]] = {
     "quality": look_at_quality,
     "drift": look_at_inputs,
     "sunset": look_at_models,
+    "request": look_at_requests,
 }

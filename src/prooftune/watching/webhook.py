@@ -27,7 +27,8 @@ from pydantic import Field, ValidationError
 from prooftune.errors import EnvironmentLacks, SpecError
 from prooftune.storage.objects import AlreadyThere, ObjectStore
 from prooftune.types import Frozen
-from prooftune.watching.looks import FOLDER, stamp
+from prooftune.watching.looks import stamp
+from prooftune.watching.requests import key_of
 from prooftune.watching.signals import Signal
 
 TIMESTAMP, SIGNATURE = "X-Prooftune-Timestamp", "X-Prooftune-Signature"
@@ -95,7 +96,7 @@ class Receiver:
         """Return 202 for a request that was handed on, again too, and else why not.
 
         401: not signed, wrongly, or too long ago. 404: no such path. 400: no such request. 409: the id was used for something else.
-        503: it is kept, and could not be handed on; the sender may send it again.
+        503: it is kept, and could not be handed on; the sender may send it again. What is kept is told again by a sensor.
 
         Raises:
             StoreUnavailable, TransientError: the store cannot be reached.
@@ -124,7 +125,7 @@ class Receiver:
 
     def _kept(self, signal: Signal) -> Signal:
         """Keep a request; of one that is kept already, return what it was when it came first."""
-        key = f"{FOLDER}{signal.task}/requests/{hashlib.sha256(signal.digest.encode()).hexdigest()[:32]}.json"
+        key = key_of(signal.task, signal.digest)
         try:
             self._store.put(key, (signal.model_dump_json(indent=1) + "\n").encode(), if_absent=True)
         except AlreadyThere:
