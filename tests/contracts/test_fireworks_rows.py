@@ -161,7 +161,7 @@ def test_examples_without_a_rejected_answer_are_no_pairs(tmp_path: Path) -> None
     """Every example that is no pair is named when a preference tuning is asked for."""
     turns = (Message(role="user", content="a"), Message(role="assistant", content="b"))
     write_lines(tmp_path / "examples.jsonl", [Example(id="0" * 16, source=f"t.jsonl:{n}", messages=turns) for n in (1, 2)])
-    with pytest.raises(DataError, match=r"examples\.jsonl:2: it has no rejected answer"):
+    with pytest.raises(DataError, match=r"examples\.jsonl:2: has no rejected answer"):
         write_rows(tmp_path / "examples.jsonl", "", "preference", tmp_path / "rows.jsonl")
 
 

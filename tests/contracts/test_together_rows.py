@@ -163,7 +163,7 @@ def test_examples_without_a_rejected_answer_are_no_pairs(tmp_path: Path) -> None
     """Each is named with its line and where it came from."""
     examples = tmp_path / "e.jsonl"
     write_lines(examples, [example(0).model_copy(update={"rejected": "no"}), example(1)])
-    with pytest.raises(DataError, match="1 examples are no preference pairs") as caught:
+    with pytest.raises(DataError, match="1 of the examples cannot be written as rows") as caught:
         rows.write_rows(examples, "", "preference", tmp_path / "out.jsonl")
     assert [(problem.where, problem.code) for problem in caught.value.problems] == [("e.jsonl:2", "no-rejected-answer")]
     assert "tickets.jsonl:2" in str(caught.value)

@@ -15,15 +15,14 @@ https://platform.claude.com/cookbook/finetuning-finetuning-on-bedrock, read on 2
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from prooftune.data.lines import read_lines
-from prooftune.errors import DataError, Problem, SpecError
+from prooftune.errors import Problem, SpecError
 from prooftune.providers.bedrock_models import REINFORCED_ROWS, Form, require_family
+from prooftune.providers.rows import Found, Unfit, check_lines, plain, write_lines_of
 from prooftune.providers.tuning import Order
 from prooftune.spec import Objective
 from prooftune.training.encoding import with_system
@@ -34,8 +33,6 @@ RESERVED = ("System:", "SYSTEM:", "User:", "USER:", "Bot:", "BOT:", "Assistant:"
 """A Nova job fails where a text of its rows holds one."""
 FILE_BYTES = 5 * 2**30
 """The largest file that S3 takes in one request; rows of every family fit in."""
-Found = Iterator[tuple[str, str]]
-"""Code and reason of each thing that is wrong with a row."""
 RowForm = Form | Literal["reinforcement"]
 _FIELDS: Mapping[RowForm, tuple[frozenset[str], frozenset[str]]] = {
     "claude": (frozenset({"messages"}), frozenset({"system"})),
@@ -63,24 +60,21 @@ def write_rows(examples: Path, system: str, form: RowForm, out: Path) -> None:
     Raises:
         DataError: an example cannot be written in that form.
     """
-    write = _WRITERS[form]
-    problems: list[Problem] = []
-    with out.open("w", encoding="utf-8", newline="\n") as lines:
-        for number, example in enumerate(read_lines(examples, Example), start=1):
-            messages = with_system(example.messages, system)
-            if reason := _unwritable(messages, form):
-                problems.append(Problem(f"{examples.name}:{number}", f"{reason} ({example.source})", "unwritable"))
-                continue
-            lines.write(json.dumps(write(messages), ensure_ascii=False) + "\n")
-    if problems:
-        raise DataError(f"{len(problems)} examples have no row in bedrock's form {form}; leave them out:", tuple(problems))
+    write_lines_of(examples, lambda example: _row(example, system, form), out)
+
+
+def _row(example: Example, system: str, form: RowForm) -> dict[str, Any]:
+    messages = with_system(example.messages, system)
+    if reason := _unwritable(messages, form):
+        raise Unfit("unwritable", reason)
+    return _WRITERS[form](messages)
 
 
 def _unwritable(messages: Sequence[Message], form: RowForm) -> str:
     if any(message.role == "tool" for message in messages):
-        return "it holds a tool's answer, which Bedrock takes only with the call it answers, and examples do not hold that"
+        return "holds a tool's answer, which Bedrock takes only with the call it answers, and examples do not hold that"
     if form == "completion" and any(message.role == "assistant" for message in messages[:-1]):
-        return "it has several turns, and a row of prompt and completion holds one"
+        return "has several turns, and a row of prompt and completion holds one"
     return ""
 
 
@@ -101,8 +95,7 @@ def _completion(messages: Sequence[Message]) -> dict[str, Any]:
 
 
 def _reinforcement(messages: Sequence[Message]) -> dict[str, Any]:
-    turns = [{"role": message.role, "content": message.content} for message in messages[:-1]]
-    return {"messages": turns, "reference_answer": messages[-1].content}
+    return {"messages": plain(messages[:-1]), "reference_answer": messages[-1].content}
 
 
 _WRITERS: Mapping[RowForm, Callable[[Sequence[Message]], dict[str, Any]]] = {
@@ -131,11 +124,9 @@ def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -
     problems = []
     if (size := path.stat().st_size) > FILE_BYTES:
         problems.append(Problem(path.name, f"has {size:,} bytes; a file may have {FILE_BYTES:,}", "file-too-large"))
-    rows = 0
     with path.open("rb") as lines:
-        for rows, line in enumerate(lines, start=1):
-            found = _check_line(line, form, reserved=family.name == "Nova")
-            problems += [Problem(f"{path.name}:{rows}", reason, code) for code, reason in found]
+        rows, found = check_lines(lines, path.name, lambda row, _: _check_row(row, form, reserved=family.name == "Nova"))
+    problems += found
     least, most = REINFORCED_ROWS if order.objective == "reinforcement" else family.rows
     if role == "validation":
         least, most = 1, family.validation_rows_max
@@ -146,21 +137,7 @@ def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -
     return problems
 
 
-def _check_line(line: bytes, form: RowForm, *, reserved: bool) -> Found:
-    if not line.strip():
-        yield "blank-line", "is blank; each line is a JSON object"
-        return
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        yield "not-utf8", f"is not UTF-8 at byte {error.start}"
-        return
-    except (ValueError, RecursionError):
-        yield "not-json", "is not JSON; each line is a JSON object"
-        return
-    if not isinstance(row, dict):
-        yield "not-an-object", f"is a JSON {type(row).__name__}; each line is a JSON object"
-        return
+def _check_row(row: dict[str, Any], form: RowForm, *, reserved: bool) -> Found:
     required, allowed = _FIELDS[form]
     if missing := sorted(required - row.keys()):
         yield "missing-field", f"has no {', '.join(missing)}; a row of the form {form} has {', '.join(sorted(required))}"

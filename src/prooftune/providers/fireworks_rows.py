@@ -5,18 +5,17 @@ Source: https://docs.fireworks.ai/fine-tuning/fine-tuning-models, https://docs.f
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from prooftune.data.lines import read_lines
-from prooftune.errors import DataError, Problem
+from prooftune.errors import Problem
 from prooftune.providers.fireworks_jobs import ROWS_MAX, ROWS_MIN, require_settings
+from prooftune.providers.rows import Found, check_lines, pair_of, plain, write_lines_of
 from prooftune.providers.tuning import Order
 from prooftune.spec import Objective
 from prooftune.training.encoding import with_system
-from prooftune.types import Example, Message
+from prooftune.types import Example
 
 ROLES = ("system", "user", "assistant")
 _FIELDS: Mapping[Objective, frozenset[str]] = {
@@ -24,8 +23,6 @@ _FIELDS: Mapping[Objective, frozenset[str]] = {
     "preference": frozenset({"input", "preferred_output", "non_preferred_output"}),
     "reinforcement": frozenset({"messages", "tools", "ground_truth"}),
 }
-Found = Iterator[tuple[str, str]]
-"""Code and reason of each thing that is wrong with a row."""
 
 
 def write_rows(examples: Path, system: str, objective: Objective, out: Path) -> None:
@@ -34,35 +31,16 @@ def write_rows(examples: Path, system: str, objective: Objective, out: Path) -> 
     Raises:
         DataError: the objective is ``preference``, and examples have no rejected answer.
     """
-    problems: list[Problem] = []
-    with out.open("w", encoding="utf-8", newline="\n") as lines:
-        for number, example in enumerate(read_lines(examples, Example), start=1):
-            if objective == "preference" and example.rejected is None:
-                reason = f"it has no rejected answer, and a preference tuning needs one ({example.source})"
-                problems.append(Problem(f"{examples.name}:{number}", reason, "no-rejected-answer"))
-                continue
-            lines.write(json.dumps(_row(example, system, objective), ensure_ascii=False) + "\n")
-    if problems:
-        raise DataError(
-            f"{len(problems)} examples are no preference pairs; drop them, or set backend.objective: supervised", tuple(problems)
-        )
+    write_lines_of(examples, lambda example: _row(example, system, objective), out)
 
 
 def _row(example: Example, system: str, objective: Objective) -> dict[str, Any]:
-    messages = with_system(example.messages, system)
+    messages = plain(with_system(example.messages, system))
     if objective == "supervised":
-        return {"messages": _plain(messages)}
+        return {"messages": messages}
     if objective == "reinforcement":
-        return {"messages": _plain(messages[:-1]), "ground_truth": example.target}
-    return {
-        "input": {"messages": _plain(messages[:-1])},
-        "preferred_output": _plain(messages[-1:]),
-        "non_preferred_output": [{"role": "assistant", "content": example.rejected}],
-    }
-
-
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+        return {"messages": messages[:-1], "ground_truth": example.target}
+    return pair_of(example, messages[:-1])
 
 
 def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -> list[Problem]:
@@ -72,19 +50,18 @@ def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -
         SpecError: it would refuse the order whatever the rows are.
     """
     require_settings(order)
-    problems: list[Problem] = []
-    rows, weighted, first_unweighted = 0, 0, 0
+    weighted: dict[int, bool] = {}
+
+    def found_in(row: dict[str, Any], number: int) -> Found:
+        weighted[number] = "weight" in row
+        return _RULES[order.objective](row)
+
     with path.open("rb") as lines:
-        for rows, line in enumerate(lines, start=1):
-            row, found = _parsed(line)
-            if row is not None:
-                found = list(_RULES[order.objective](row))
-                weighted += "weight" in row
-                first_unweighted = first_unweighted or rows * ("weight" not in row)
-            problems += [Problem(f"{path.name}:{rows}", reason, code) for code, reason in found]
-    if weighted and first_unweighted:
-        reason = f"it has no weight, and {weighted} rows of the file have one; give every row a weight, or none"
-        problems.append(Problem(f"{path.name}:{first_unweighted}", reason, "weight-partly"))
+        rows, problems = check_lines(lines, path.name, found_in)
+    if len(set(weighted.values())) > 1:
+        first = min(number for number, has in weighted.items() if not has)
+        reason = f"it has no weight, and {sum(weighted.values())} rows of the file have one; give every row a weight, or none"
+        problems.append(Problem(f"{path.name}:{first}", reason, "weight-partly"))
     return problems + list(_counts(path, rows, order, role))
 
 
@@ -98,20 +75,6 @@ def _counts(path: Path, rows: int, order: Order, role: Literal["train", "validat
     elif role == "train" and rows * epochs > ROWS_MAX:
         reason = f"{rows:,} rows × {epochs} epochs are {rows * epochs:,}; Fireworks takes {ROWS_MAX:,}"
         yield Problem(where, f"{reason}. Lower provider.hyperparameters.epochs", "too-many-rows-times-epochs")
-
-
-def _parsed(line: bytes) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
-    if not line.strip():
-        return None, [("blank-line", "the line is blank; each line is a row")]
-    try:
-        row = json.loads(line)
-    except UnicodeDecodeError:
-        return None, [("not-utf8", "the line is not UTF-8")]
-    except (ValueError, RecursionError):
-        return None, [("not-json", "the line is no JSON")]
-    if not isinstance(row, dict):
-        return None, [("not-an-object", f"the row is a JSON {type(row).__name__}; it must be an object")]
-    return row, []
 
 
 def _supervised(row: Mapping[str, Any]) -> Found:

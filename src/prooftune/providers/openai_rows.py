@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from prooftune.data.lines import read_lines
-from prooftune.errors import DataError, Problem, SpecError
+from prooftune.errors import Problem, SpecError
+from prooftune.providers.rows import Unfit, check_lines, pair_of, plain, write_lines_of
 from prooftune.providers.tuning import Order
 from prooftune.spec import Objective
 from prooftune.training.encoding import with_system
@@ -47,44 +47,22 @@ class Rules:
     byte_order_mark: bool = False
 
 
-class _Unfit(Exception):
-    """A row that would be refused."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(code, reason)
-        self.code, self.reason = code, reason
-
-
 def write_rows(examples: Path, system: str, objective: Objective, out: Path, rules: Rules) -> None:
     """Write examples in the provider's form, one line an example, in their order.
 
     Raises:
         DataError: a preference tuning is to learn from an example without a rejected answer.
     """
-    with out.open("wb") as file:
-        file.write(codecs.BOM_UTF8 if rules.byte_order_mark else b"")
-        for number, example in enumerate(read_lines(examples, Example), start=1):
-            row = _row(example, system, objective, f"{examples.name}:{number}")
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    write_lines_of(examples, lambda example: _row(example, system, objective), out, codecs.BOM_UTF8 if rules.byte_order_mark else b"")
 
 
-def _row(example: Example, system: str, objective: Objective, where: str) -> dict[str, Any]:
-    messages = with_system(example.messages, system)
-    said = [{"role": message.role, "content": message.content} for message in messages]
+def _row(example: Example, system: str, objective: Objective) -> dict[str, Any]:
+    messages = plain(with_system(example.messages, system))
     if objective == "supervised":
-        return {"messages": said}
+        return {"messages": messages}
     if objective == "reinforcement":
-        return {"messages": said[:-1], REFERENCE: example.target}
-    if example.rejected is None:
-        raise DataError(
-            f"{where} (from {example.source}) has no rejected answer, and backend.objective preference learns from pairs; give records "
-            "with chosen and rejected answers, or set backend.objective: supervised"
-        )
-    return {
-        "input": {"messages": said[:-1]},
-        "preferred_output": [said[-1]],
-        "non_preferred_output": [{"role": "assistant", "content": example.rejected}],
-    }
+        return {"messages": messages[:-1], REFERENCE: example.target}
+    return pair_of(example, messages[:-1])
 
 
 def check_rows(path: Path, order: Order, role: Literal["train", "validation"], rules: Rules) -> list[Problem]:
@@ -93,21 +71,16 @@ def check_rows(path: Path, order: Order, role: Literal["train", "validation"], r
     if (size := path.stat().st_size) > rules.file_bytes:
         problems.append(Problem(path.name, f"has {size:,} bytes; a file may have {rules.file_bytes:,}", "file-too-large"))
     read = _items(order.grader) if order.objective == "reinforcement" else ()
-    rows = 0
-    for number, line in _lines(path, rules, problems):
-        rows += 1
-        try:
-            _check_row(_parse(line), order.objective, read, rules)
-        except _Unfit as unfit:
-            problems.append(Problem(f"{path.name}:{number}", unfit.reason, unfit.code))
+    rows, found = check_lines(_lines(path, rules, problems), path.name, lambda row, _: _check_row(row, order.objective, read, rules))
+    problems += found
     least = rules.rows_min if role == "train" else 1
     if rows < least:
         problems.append(Problem(f"{path.name}:{rows or 1}", f"ends after {rows} rows; a {role} file has at least {least}", "too-few-rows"))
     return problems
 
 
-def _lines(path: Path, rules: Rules, problems: list[Problem]) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number, the byte-order mark taken off where it belongs."""
+def _lines(path: Path, rules: Rules, problems: list[Problem]) -> Iterator[bytes]:
+    """Yield each line, the byte-order mark taken off where it belongs."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             marked = number == 1 and line.startswith(codecs.BOM_UTF8)
@@ -116,29 +89,16 @@ def _lines(path: Path, rules: Rules, problems: list[Problem]) -> Iterator[tuple[
                 unwanted = "begins with a UTF-8 byte-order mark, and the provider takes none"
                 reason = wanted if rules.byte_order_mark else unwanted
                 problems.append(Problem(f"{path.name}:1", reason, "byte-order-mark"))
-            yield number, line.removeprefix(codecs.BOM_UTF8) if marked else line
+            yield line.removeprefix(codecs.BOM_UTF8) if marked else line
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    if not line.strip():
-        raise _Unfit("blank-line", "is blank; each line is a JSON object")
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise _Unfit("not-utf8", f"is not UTF-8 at byte {error.start}") from None
-    except (ValueError, RecursionError):
-        raise _Unfit("not-json", "is not JSON; each line is a JSON object") from None
-    if not isinstance(row, dict):
-        raise _Unfit("not-an-object", f"is a JSON {type(row).__name__}; each line is a JSON object")
-    return row
-
-
-def _check_row(row: dict[str, Any], objective: Objective, read: Sequence[str], rules: Rules) -> None:
+def _check_row(row: dict[str, Any], objective: Objective, read: Sequence[str], rules: Rules) -> tuple[()]:
+    """Return nothing; the first thing that is wrong is raised."""
     required, allowed = _ROWS[objective]
     if missing := sorted({*required, *read} - row.keys()):
-        raise _Unfit("missing-field", f"has no {', '.join(missing)}; a {objective} row has {', '.join(sorted({*required, *read}))}")
+        raise Unfit("missing-field", f"has no {', '.join(missing)}; a {objective} row has {', '.join(sorted({*required, *read}))}")
     if allowed and (unknown := sorted(row.keys() - allowed)):
-        raise _Unfit("unknown-field", f"has the fields {', '.join(unknown)}; a {objective} row may have {', '.join(sorted(allowed))}")
+        raise Unfit("unknown-field", f"has the fields {', '.join(unknown)}; a {objective} row may have {', '.join(sorted(allowed))}")
     if objective == "preference":
         said = _check_pair(row)
     else:
@@ -146,39 +106,40 @@ def _check_row(row: dict[str, Any], objective: Objective, read: Sequence[str], r
         _check_turns(said, objective)
     tokens = openai_tokens(said)
     if tokens > rules.tokens_per_example:
-        raise _Unfit("too-long", f"has {tokens:,} tokens; an example may have {rules.tokens_per_example:,}")
+        raise Unfit("too-long", f"has {tokens:,} tokens; an example may have {rules.tokens_per_example:,}")
+    return ()
 
 
 def _check_turns(said: list[dict[str, Any]], objective: Objective) -> None:
     last = said[-1]["role"]
     wanted = "assistant" if objective == "supervised" else "user"
     if last != wanted:
-        raise _Unfit("wrong-last-role", f"ends with role {last!r}; a {objective} row ends with {wanted!r}")
+        raise Unfit("wrong-last-role", f"ends with role {last!r}; a {objective} row ends with {wanted!r}")
     if objective == "supervised" and all(message.get("weight") == 0 for message in said if message["role"] == "assistant"):
-        raise _Unfit("nothing-to-learn", "gives each assistant message the weight 0; at least one has to count")
+        raise Unfit("nothing-to-learn", "gives each assistant message the weight 0; at least one has to count")
 
 
 def _check_pair(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the longer of the two conversations."""
     if not isinstance(row["input"], dict) or not {"messages"} <= row["input"].keys() <= {"messages", "tools", "parallel_tool_calls"}:
-        raise _Unfit("bad-input", "has an input that is no object of messages, tools and parallel_tool_calls")
+        raise Unfit("bad-input", "has an input that is no object of messages, tools and parallel_tool_calls")
     prompt = _messages(row["input"]["messages"], "input.messages")
     if prompt[-1]["role"] not in ("user", "tool"):
-        raise _Unfit("wrong-last-role", f"has an input that ends with role {prompt[-1]['role']!r}; it ends with 'user'")
+        raise Unfit("wrong-last-role", f"has an input that ends with role {prompt[-1]['role']!r}; it ends with 'user'")
     answers = [_messages(row[name], name) for name in ("preferred_output", "non_preferred_output")]
     for name, answer in zip(("preferred_output", "non_preferred_output"), answers, strict=True):
         if len(answer) != 1 or answer[0]["role"] != "assistant":
-            raise _Unfit("bad-output", f"has a {name} that is not one message of the assistant")
+            raise Unfit("bad-output", f"has a {name} that is not one message of the assistant")
     return prompt + max(answers, key=openai_tokens)
 
 
 def _messages(found: object, field: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not found:
-        raise _Unfit("no-messages", f"has {field} that are no list of messages, or none")
+        raise Unfit("no-messages", f"has {field} that are no list of messages, or none")
     for number, message in enumerate(found, start=1):
         where = f"{field} {number}"
         if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise _Unfit("bad-role", f"{where} has no role, or none of {', '.join(ROLES)}")
+            raise Unfit("bad-role", f"{where} has no role, or none of {', '.join(ROLES)}")
         _check_content(message, where)
     return found
 
@@ -187,11 +148,11 @@ def _check_content(message: dict[str, Any], where: str) -> None:
     content, role = message.get("content"), message["role"]
     calls = role == "assistant" and bool(message.get("tool_calls"))
     if not (content and isinstance(content, str | list)) and not (calls and content is None):
-        raise _Unfit("no-content", f"{where} has no content")
+        raise Unfit("no-content", f"{where} has no content")
     if role == "tool" and not message.get("tool_call_id"):
-        raise _Unfit("tool-without-call", f"{where} is the result of a tool call and does not name the call (tool_call_id)")
+        raise Unfit("tool-without-call", f"{where} is the result of a tool call and does not name the call (tool_call_id)")
     if "weight" in message and (role != "assistant" or message["weight"] not in (0, 1)):
-        raise _Unfit("bad-weight", f"{where} has a weight that is not 0 or 1, or is not the assistant's")
+        raise Unfit("bad-weight", f"{where} has a weight that is not 0 or 1, or is not the assistant's")
 
 
 def openai_tokens(messages: Sequence[dict[str, Any]]) -> int:

@@ -5,18 +5,17 @@ Source: https://docs.together.ai/docs/fine-tuning/data-preparation, …/preferen
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from prooftune.data.lines import read_lines
-from prooftune.errors import DataError, Problem, SpecError
+from prooftune.errors import Problem, SpecError
+from prooftune.providers.rows import Found, check_lines, pair_of, plain, write_lines_of
 from prooftune.providers.tuning import Files, Order, suffix_of
 from prooftune.spec import Objective
 from prooftune.training.encoding import with_system
-from prooftune.types import Example, Message
+from prooftune.types import Example
 
 FILE_BYTES = 5 * 2**30
 """Together takes more, in parts; no row form of ours comes near, and a file in parts is not found again by its digest."""
@@ -29,8 +28,6 @@ _FIELDS: Mapping[Objective, tuple[frozenset[str], frozenset[str]]] = {
     "preference": (frozenset({"input", "preferred_output", "non_preferred_output"}),) * 2,
 }
 """Fields that a row must have, and may have. One with the fields of two forms is refused."""
-Found = Iterator[tuple[str, str]]
-"""Code and reason of each thing that is wrong with a row."""
 
 
 def write_rows(examples: Path, system: str, objective: Objective, out: Path) -> None:
@@ -39,33 +36,12 @@ def write_rows(examples: Path, system: str, objective: Objective, out: Path) -> 
     Raises:
         DataError: the objective is ``preference``, and examples have no rejected answer.
     """
-    problems: list[Problem] = []
-    with out.open("w", encoding="utf-8", newline="\n") as lines:
-        for number, example in enumerate(read_lines(examples, Example), start=1):
-            if objective == "preference" and example.rejected is None:
-                reason = f"it has no rejected answer, and a preference tuning needs one ({example.source})"
-                problems.append(Problem(f"{examples.name}:{number}", reason, "no-rejected-answer"))
-                continue
-            lines.write(json.dumps(_row(example, system, objective), ensure_ascii=False) + "\n")
-    if problems:
-        raise DataError(
-            f"{len(problems)} examples are no preference pairs; drop them, or set backend.objective: supervised", tuple(problems)
-        )
+    write_lines_of(examples, lambda example: _row(example, system, objective), out)
 
 
 def _row(example: Example, system: str, objective: Objective) -> dict[str, Any]:
-    messages = with_system(example.messages, system)
-    if objective == "supervised":
-        return {"messages": _plain(messages)}
-    return {
-        "input": {"messages": _plain(messages[:-1])},
-        "preferred_output": _plain(messages[-1:]),
-        "non_preferred_output": [{"role": "assistant", "content": example.rejected}],
-    }
-
-
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+    messages = plain(with_system(example.messages, system))
+    return {"messages": messages} if objective == "supervised" else pair_of(example, messages[:-1])
 
 
 def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -> list[Problem]:
@@ -78,30 +54,12 @@ def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -
     problems: list[Problem] = []
     if (size := path.stat().st_size) > FILE_BYTES:
         problems.append(Problem(path.name, f"the file has {size:,} bytes; {FILE_BYTES:,} can be uploaded at once", "file-too-large"))
-    rows = 0
     with path.open("rb") as lines:
-        for rows, line in enumerate(lines, start=1):
-            row, found = _parsed(line)
-            if row is not None:
-                found = list(_wrong(row, order.objective))
-            problems += [Problem(f"{path.name}:{rows}", reason, code) for code, reason in found]
+        rows, found = check_lines(lines, path.name, lambda row, _: _wrong(row, order.objective))
+    problems += found
     if rows == 0:
         problems.append(Problem(f"{path.name}:1", f"the {role} file is empty; Together requires a row", "too-few-rows"))
     return problems
-
-
-def _parsed(line: bytes) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
-    if not line.strip():
-        return None, [("blank-line", "the line is blank; each line is a row")]
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        return None, [("not-utf8", f"the line is not UTF-8 at byte {error.start}")]
-    except (ValueError, RecursionError):
-        return None, [("not-json", "the line is no JSON")]
-    if not isinstance(row, dict):
-        return None, [("not-an-object", f"the row is a JSON {type(row).__name__}; it must be an object")]
-    return row, []
 
 
 def _wrong(row: Mapping[str, Any], objective: Objective) -> Found:

@@ -7,14 +7,13 @@ supervised ones.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from prooftune.data.lines import read_lines
-from prooftune.errors import DataError, Problem, SpecError
+from prooftune.errors import Problem, SpecError
+from prooftune.providers.rows import Unfit, check_lines, rejected_of, write_lines_of
 from prooftune.providers.tuning import Order
 from prooftune.spec import Objective
 from prooftune.training.encoding import with_system
@@ -37,14 +36,6 @@ _FIELDS: dict[Objective, tuple[frozenset[str], frozenset[str]]] = {
 """Fields that a row must have, and may have."""
 
 
-class _Unfit(Exception):
-    """A row that would be refused."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(code, reason)
-        self.code, self.reason = code, reason
-
-
 def write_rows(examples: Path, system: str, objective: Objective, out: Path) -> None:
     """Write examples in Gemini's form, one line an example, in their order.
 
@@ -53,26 +44,18 @@ def write_rows(examples: Path, system: str, objective: Objective, out: Path) -> 
         SpecError: Vertex AI is not asked for that objective.
     """
     method(objective)
-    with out.open("w", encoding="utf-8", newline="\n") as file:
-        for number, example in enumerate(read_lines(examples, Example), start=1):
-            row = _row(example, system, objective, f"{examples.name}:{number} (from {example.source})")
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    write_lines_of(examples, lambda example: _row(example, system, objective), out)
 
 
-def _row(example: Example, system: str, objective: Objective, where: str) -> dict[str, Any]:
+def _row(example: Example, system: str, objective: Objective) -> dict[str, Any]:
     messages = with_system(example.messages, system)
     if any(message.role == "tool" for message in messages):
-        raise DataError(f"{where} holds a tool's answer; Gemini takes one only with the call it answers, which examples do not hold")
+        raise Unfit("tool-answer", "holds a tool's answer; Gemini takes one only with the call it answers, which examples do not hold")
     instruction, contents = as_contents(messages if objective == "supervised" else messages[:-1])
     head = {SYSTEM[objective]: {"role": "system", "parts": instruction}} if instruction else {}
     if objective == "supervised":
         return {**head, "contents": contents}
-    if example.rejected is None:
-        raise DataError(
-            f"{where} has no rejected answer, and backend.objective preference learns from pairs; give records with chosen and rejected "
-            "answers, or set backend.objective: supervised"
-        )
-    answers = ((1, example.target), (0, example.rejected))
+    answers = ((1, example.target), (0, rejected_of(example)))
     return {
         **head,
         "contents": contents,
@@ -96,13 +79,9 @@ def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -
     problems: list[Problem] = []
     if (size := path.stat().st_size) > FILE_BYTES:
         problems.append(Problem(path.name, f"has {size:,} bytes; a file may have {FILE_BYTES:,}", "file-too-large"))
-    rows = 0
-    for number, line in _lines(path):
-        rows += 1
-        try:
-            _check_row(_parse(line), order.objective)
-        except _Unfit as unfit:
-            problems.append(Problem(f"{path.name}:{number}", unfit.reason, unfit.code))
+    with path.open("rb") as lines:
+        rows, found = check_lines(lines, path.name, lambda row, _: _check_row(row, order.objective))
+    problems += found
     most = VALIDATION_ROWS_MAX if role == "validation" else ROWS_MAX[order.objective]
     if rows > most:
         problems.append(
@@ -113,34 +92,16 @@ def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -
     return problems
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        yield from enumerate(file, start=1)
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    if not line.strip():
-        raise _Unfit("blank-line", "is blank; each line is a JSON object")
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise _Unfit("not-utf8", f"is not UTF-8 at byte {error.start}") from None
-    except (ValueError, RecursionError):
-        raise _Unfit("not-json", "is not JSON; each line is a JSON object") from None
-    if not isinstance(row, dict):
-        raise _Unfit("not-an-object", f"is a JSON {type(row).__name__}; each line is a JSON object")
-    return row
-
-
-def _check_row(row: dict[str, Any], objective: Objective) -> None:
+def _check_row(row: dict[str, Any], objective: Objective) -> tuple[()]:
+    """Return nothing; the first thing that is wrong is raised."""
     required, allowed = _FIELDS[objective]
     if missing := sorted(required - row.keys()):
-        raise _Unfit("missing-field", f"has no {', '.join(missing)}; a {objective} row has {', '.join(sorted(required))}")
+        raise Unfit("missing-field", f"has no {', '.join(missing)}; a {objective} row has {', '.join(sorted(required))}")
     if unknown := sorted(row.keys() - allowed):
-        raise _Unfit("unknown-field", f"has the fields {', '.join(unknown)}; a {objective} row may have {', '.join(sorted(allowed))}")
+        raise Unfit("unknown-field", f"has the fields {', '.join(unknown)}; a {objective} row may have {', '.join(sorted(allowed))}")
     given = [name for name in SYSTEM.values() if name in row]
     if len(given) > 1:
-        raise _Unfit("two-system-instructions", f"has both {' and '.join(given)}; they are the same field")
+        raise Unfit("two-system-instructions", f"has both {' and '.join(given)}; they are the same field")
     texts = [text for name in given for text in _texts(row[name], name)]
     texts += _turns(row["contents"], "model" if objective == "supervised" else "user")
     if objective == "preference":
@@ -148,45 +109,46 @@ def _check_row(row: dict[str, Any], objective: Objective) -> None:
     # No tokenizer of Gemini's works offline. A token never spans two words, so that what is counted here are tokens at least.
     words = sum(len(text.split()) for text in texts)
     if words > TOKENS_PER_EXAMPLE:
-        raise _Unfit("too-long", f"has {words:,} words, each a token at least; an example may have {TOKENS_PER_EXAMPLE:,} tokens")
+        raise Unfit("too-long", f"has {words:,} words, each a token at least; an example may have {TOKENS_PER_EXAMPLE:,} tokens")
+    return ()
 
 
 def _turns(contents: object, last: str) -> list[str]:
     if not isinstance(contents, list) or not contents:
-        raise _Unfit("no-contents", "has contents that are no list of turns, or none")
+        raise Unfit("no-contents", "has contents that are no list of turns, or none")
     texts: list[str] = []
     for number, turn in enumerate(contents, start=1):
         expected = ("user", "model")[(number - 1) % 2]
         if not isinstance(turn, dict) or turn.get("role") not in ROLES.values():
-            raise _Unfit("bad-role", f"contents {number} has no role, or neither of user and model")
+            raise Unfit("bad-role", f"contents {number} has no role, or neither of user and model")
         if turn["role"] != expected:
-            raise _Unfit("wrong-turn", f"contents {number} has role {turn['role']!r}; turns begin with 'user' and alternate")
+            raise Unfit("wrong-turn", f"contents {number} has role {turn['role']!r}; turns begin with 'user' and alternate")
         texts += _texts(turn, f"contents {number}")
     if contents[-1]["role"] != last:
-        raise _Unfit("wrong-last-role", f"ends with role {contents[-1]['role']!r}; contents end with {last!r}")
+        raise Unfit("wrong-last-role", f"ends with role {contents[-1]['role']!r}; contents end with {last!r}")
     return texts
 
 
 def _texts(content: object, where: str) -> list[str]:
     parts = content.get("parts") if isinstance(content, dict) else None
     if not isinstance(parts, list) or not parts:
-        raise _Unfit("no-parts", f"{where} has no parts")
+        raise Unfit("no-parts", f"{where} has no parts")
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
     if not all(isinstance(text, str) and text for text in texts):
-        raise _Unfit("no-text", f"{where} has a part without text")
+        raise Unfit("no-text", f"{where} has a part without text")
     return [text for text in texts if text]
 
 
 def _pair(completions: object) -> list[str]:
     """Return the longer answer's texts."""
     if not isinstance(completions, list) or len(completions) != 2:
-        raise _Unfit("no-pair", "has completions that are not two: a preferred and a dispreferred one")
+        raise Unfit("no-pair", "has completions that are not two: a preferred and a dispreferred one")
     for number, one in enumerate(completions, start=1):
         if not isinstance(one, dict) or not isinstance(one.get("completion"), dict) or one["completion"].get("role") != "model":
-            raise _Unfit("bad-completion", f"completion {number} is not one turn of the model")
+            raise Unfit("bad-completion", f"completion {number} is not one turn of the model")
     scores = [one.get("score") for one in completions]
     if any(isinstance(score, bool) or score not in (0, 1) for score in scores) or scores[0] == scores[1]:
-        raise _Unfit("bad-score", f"has completions with the scores {scores[0]!r} and {scores[1]!r}; one is 1 (preferred), the other 0")
+        raise Unfit("bad-score", f"has completions with the scores {scores[0]!r} and {scores[1]!r}; one is 1 (preferred), the other 0")
     return max((_texts(one["completion"], f"completion {number}") for number, one in enumerate(completions, start=1)), key=_words)
 
 
