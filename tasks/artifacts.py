@@ -12,6 +12,7 @@ import httpx
 from prefect import artifacts
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -23,7 +24,7 @@ def if_reachable() -> Iterator[None]:
     """Let a failed request to the Prefect server cost a warning, never the stage whose work is done or under way."""
     try:
         yield
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ObjectNotFound) as error:  # not found: somebody deleted what was to be updated
         get_run_logger().warning("the Prefect UI was not told: %s", type(error).__name__)
     except RuntimeError as error:
         if not str(error).startswith("Failed to reach API"):  # Prefect has no class of its own for it
