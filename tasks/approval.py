@@ -71,8 +71,8 @@ class Asking:
         """Why, and the evidence, as plain text of a line each."""
         return "\n- ".join([self.why, *self.evidence])
 
-    def story(self, command: str, where: str = "") -> str:
-        """Return the question in Markdown; ``where`` is the flow run that waits, if it is another one."""
+    def story(self, command: str = "", where: str = "") -> str:
+        """Return the question in Markdown, with ``command`` also how to answer; ``where`` is the flow run that waits, if it is another."""
         return question_story(self.question, self.why, self.evidence, self.places, command, self.hours, where)
 
 
@@ -124,7 +124,7 @@ def _wait(store: ObjectStore, asked: Asking, command: str) -> Answer:
     ask(store, key, usd, str(flow_run.id), question.task)
     form = asked.story(command)
     shown = show_question(form, asked.story(command, where=str(flow_run.ui_url)))
-    get_run_logger().warning("waits for an approval, %s %s: resume this flow run, or: %s", key, question.text, command)
+    get_run_logger().warning("%s %s: it waits for a person. Resume this flow run, or: %s", key, question.text, command)
     emit_approval_needed(question.task, key, f"{key} {question.text}. {asked.text}", command, {"usd": usd, "within_hours": hours})
     paused = PROMOTION if usd is None else round(usd * 100)
     with _woken(store, key, usd, hours):
@@ -137,7 +137,7 @@ def _wait(store: ObjectStore, asked: Asking, command: str) -> Answer:
         said = read(store, key, usd) or Answer(key=key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
     else:
         said = answer(store, key, usd, approved=given.decision == "approve", by=given.by, reason=given.reason)
-    show_answer(shown, f"It was {said.text}.")
+    show_answer(shown, asked.story(), f"It was {said.text}.")
     return said
 
 

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from prooftune.report.wording import flatten, number
+from prooftune.report.wording import flatten, name_of, number
 
 
 @contextmanager
@@ -33,9 +33,10 @@ def if_reachable() -> Iterator[None]:
 
 
 def show_table(rows: list[dict[str, Any]], key: str, description: str) -> None:
-    """Show rows as a table."""
+    """Show rows as a table, names and figures as everywhere."""
+    told = [{name_of(name): value if isinstance(value, list | dict) else number(value) for name, value in row.items()} for row in rows]
     with if_reachable():
-        artifacts.create_table_artifact(rows, key=key, description=description)
+        artifacts.create_table_artifact(told, key=key, description=description)
 
 
 def show_markdown(text: str, key: str, description: str, known: UUID | None = None) -> UUID | None:

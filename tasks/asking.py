@@ -36,11 +36,11 @@ def show_question(text: str, text_above: str) -> list[UUID]:
     return shown
 
 
-def show_answer(shown: list[UUID], answer: str) -> None:
-    """Put the answer in the place of the artifacts' description."""
+def show_answer(shown: list[UUID], text: str, answer: str) -> None:
+    """Put the answer above the question, whose ``text`` no longer says how to answer."""
     with if_reachable(), get_client(sync_client=True) as client:
         for known in shown:
-            client.update_artifact(known, ArtifactUpdate(description=answer))
+            client.update_artifact(known, ArtifactUpdate(data=text, description=answer))
 
 
 def stop_waiting() -> None:

@@ -52,13 +52,13 @@ _DOES: Final = {
 def title_of_run() -> str:
     """Return what a flow run of a spec is called: as somebody has named it, or else by what it does.
 
-    Prefect's server and the UI's form make up names of two words (``hopeful-otter``), which tell nobody anything.
+    The server and the UI's form make names up (``hopeful-otter``, ``xi3-inoue-fringe``), which tell nobody anything.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.parameters is None:
         raise RuntimeError("a flow run is named inside a flow run only")
     name = context.flow_run.name
-    return str(context.parameters["spec"].title) if re.fullmatch(r"[a-z]+-[a-z]+", name) else name
+    return str(context.parameters["spec"].title) if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", name) else name
 
 
 def run_name(stage: str) -> str:

@@ -36,7 +36,8 @@ def tell_verdict(spec: RunSpec, result: RunResult) -> RunResult:
     objects, flags = open_store(spec.store), spec.store.flags
     stands = with_flags(standing(objects, spec.name, result.run_id), flags)
     story = verdict_story(result, stands, _places(objects, result), f"prooftune show {result.run_id}{flags}")
-    show_markdown(story, key="verdict", description=f"{spec.name}: {TITLES[result.verdict].lower()}. {stands}".strip())
+    in_use = f" {stands.partition(':')[0]}." if stands else ""
+    show_markdown(story, key="verdict", description=f"{spec.name}: {TITLES[result.verdict].lower()}.{in_use}")
     tag_run(result.verdict)
     emit_verdict(spec.name, result)
     return result

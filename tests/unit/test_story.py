@@ -77,10 +77,11 @@ def test_a_question_is_told_with_its_evidence_and_where_to_answer() -> None:
     asked = (question, "Because.", ["It is better.", "It is cheaper."], {"report": "/store/report.html"}, "prooftune approve toy-1", 1)
     here, above = question_story(*asked, ""), question_story(*asked, "http://server/runs/1")
     for text in (here, above):
-        assert text.startswith("## toy-1 is to be the champion of toy\n\nBecause.\n\n- It is better.\n- It is cheaper.\n\n")
-        assert "- report: `/store/report.html`\n" in text
-        assert text.endswith(" on the command line: `prooftune approve toy-1`. No answer within 1 hour is a no.\n")
+        assert text.startswith("### toy-1 is to be the champion of toy\n\nBecause.\n\n- It is better.\n- It is cheaper.\n\n")
+        assert "\n\nReport: `/store/report.html`\n\nNo answer within 1 hour is a no. " in text
+        assert text.endswith("n the command line: `prooftune approve toy-1`\n")
     assert "(http://server/runs/1)" in above
+    assert "answer" not in question_story(*asked[:4], "", 1, "").lower()
     assert "http" not in here
 
 
@@ -225,15 +226,13 @@ def test_a_run_is_called_by_what_it_does(backend: dict[str, Any], title: str) ->
     assert parse_spec({"name": "triage", "data": {"source": "x.jsonl"}, "backend": backend}).title == title
 
 
-@pytest.mark.parametrize(
-    ("name", "told"), [("hopeful-otter", "triage: lora of smollm2-135m-instruct"), ("Tickets, again", "Tickets, again")]
-)
-def test_a_name_that_somebody_typed_is_kept(name: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The form and the server make names of two words up; only those are replaced by what the run does."""
+@pytest.mark.parametrize("name", ["hopeful-otter", "xi3-inoue-fringe", "Second try", "tickets again"])
+def test_a_name_that_somebody_typed_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server and the form make names up, of words and dashes; only those are replaced by what the run does."""
     spec = parse_spec({"name": "triage", "data": {"source": "x.jsonl"}})
     context = SimpleNamespace(flow_run=SimpleNamespace(name=name), parameters={"spec": spec})
     monkeypatch.setattr("tasks.names.FlowRunContext", SimpleNamespace(get=lambda: context))
-    assert title_of_run() == told
+    assert title_of_run() == (spec.title if "-" in name else name)
 
 
 def test_every_stage_says_what_it_does() -> None:

@@ -13,8 +13,8 @@ from prooftune.report.svg import CONTESTANTS
 from prooftune.report.wording import TITLES, interval, named, reasons_of, sentence, timing, visible
 from prooftune.types import Metric, RunResult
 
-MOST_METRICS = 3
-"""Columns of the evidence table; the report has all metrics."""
+MOST_METRICS = 2
+"""Columns of the evidence table, which a narrow page shows whole; the report has all metrics."""
 
 
 def verdict_story(result: RunResult, standing: str, places: Mapping[str, str], command: str) -> str:
@@ -62,7 +62,7 @@ def question_story(
         why: Why a person is asked, in a sentence.
         evidence: What the answer can rest on, a point each.
         places: Address by what is there.
-        command: What answers on the command line.
+        command: What answers on the command line; "" = it was answered.
         hours: How long an answer is waited for.
         where: Address of the flow run that waits; "" = the reader has it open.
     """
@@ -74,7 +74,7 @@ def question_story(
             why=why,
             evidence=evidence,
             places=[(name, code(address)) for name, address in places.items()],
-            command=code(command),
+            command=code(command) if command else "",
             hours=f"{hours:g} hour{'' if hours == 1 else 's'}",
             where=Markup(f"[the flow run that waits]({where})") if where else "",  # noqa: S704 - an address of the Prefect server's
         )
