@@ -19,6 +19,7 @@ from tasks.formatting import format_splits
 from tasks.gate import gate
 from tasks.ingest import ingest
 from tasks.learning import analyse_failures, learn_on_share, learning_curve
+from tasks.names import title_of_run
 from tasks.policies import results_in
 from tasks.preflight import preflight
 from tasks.reporting import report
@@ -34,7 +35,7 @@ from tasks.validation import validate
 from tasks.verdict import begin_story, tell_verdict
 
 
-@flow(name="finetune", flow_run_name="{spec.title}", validate_parameters=True)
+@flow(name="finetune", flow_run_name=title_of_run, validate_parameters=True)
 def finetune(spec: RunSpec) -> RunResult | RunWaiting:
     """Fine-tune only when it pays, and prove it: end in promote, keep_baseline, inconclusive or do_not_fine_tune."""
     data, task, baseline, method, store = spec.data, spec.task, spec.baseline, spec.backend.method, spec.store

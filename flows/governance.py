@@ -45,13 +45,15 @@ def show_history(task: str, store_uri: str, endpoint_url: str | None) -> dict[st
     Raises:
         NoSuchObject: no run of the task is registered.
     """
+    from prooftune.report.wording import with_flags
     from prooftune.storage.registry import history
 
     store = open_named(store_uri, endpoint_url)
-    found = history(store, task)
+    found, flags = history(store, task), store_flags(store_uri, endpoint_url)
     listed = ("verdict", "metric", "baseline", "baseline_value", "candidate_value", "difference", "n")
     runs = [
-        {name: entry[name] for name in ("run_id", "registered_at", "champion_before", "met", "held_back", "approval")}
+        {name: entry[name] for name in ("run_id", "registered_at", "champion_before", "met", "approval")}
+        | {"held_back": with_flags(entry["held_back"], flags)}
         | {name: entry["decision"][name] for name in listed}
         for entry in found["history"]
     ]
@@ -109,10 +111,9 @@ def _changed(registry: dict[str, Any], store_uri: str, endpoint_url: str | None,
 
 def store_flags(store_uri: str, endpoint_url: str | None) -> str:
     """Return what a command has to say of the store where it is not the default one, to be appended."""
-    from prooftune.spec import Store
+    from prooftune.spec import store_at
 
-    flags = "" if store_uri == Store().uri else f" --store {shlex.quote(store_uri)}"
-    return flags if endpoint_url is None else f"{flags} --endpoint-url {shlex.quote(endpoint_url)}"
+    return store_at(store_uri, endpoint_url).flags
 
 
 def open_named(store_uri: str, endpoint_url: str | None) -> Any:

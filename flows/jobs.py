@@ -129,6 +129,7 @@ def answer_question(
 def _settle(store: Any, task: str, said: Answer, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
     """Carry the answer to a promotion out: no flow run need wait for it any more."""
     from flows.governance import mirror_champion
+    from prooftune.report.wording import with_flags
     from prooftune.storage.registry import why_not_in_use
     from prooftune.storage.registry_approval import settle_approval
 
@@ -137,7 +138,7 @@ def _settle(store: Any, task: str, said: Answer, store_uri: str, endpoint_url: s
     return {
         "task": task,
         "champion": registry["champion"],
-        "note": why_not_in_use(store, task, said.key),
+        "note": with_flags(why_not_in_use(store, task, said.key), store_flags(store_uri, endpoint_url)),
         "mlflow": mirror_champion(registry, store_uri, endpoint_url) if in_use else None,
     }
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.layout import command, figures_table, marked, pairs, place_of, plain, show, unbroken
-from prooftune.report.wording import TITLES, duration, name_of, points, timing, visible
+from prooftune.report.wording import TITLES, duration, name_of, points, sentence, timing, visible
 
 Answer = Mapping[str, Any]
 
@@ -150,7 +150,7 @@ def _verdict(answer: Answer, colour: str) -> Panel:
     if decision["difference"] is not None:
         against = f" of {name_of(decision['metric'])} over {name_of(decision['baseline'])}"
         lines += [Text.assemble((f"{points(decision['difference'])} points", f"bold {colour}"), (against, "bold")), ""]
-    lines += [marked("•", colour, reason) for reason in answer["reasons"]]
+    lines += [marked("•", colour, sentence(reason, decision["metric"], decision["baseline"])) for reason in answer["reasons"]]
     title = Text(f" {TITLES[answer['verdict']]} ", f"bold {colour} reverse")
     run_id = plain(answer["run_id"], "dim")
     return Panel(

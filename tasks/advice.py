@@ -7,6 +7,8 @@ from typing import Any
 
 from prefect import task
 
+from prooftune.report.markdown import escaped
+from prooftune.report.wording import capitalize_first, name_of, named
 from prooftune.spec import RunSpec
 from prooftune.types import FileRef, StageOutput
 from tasks.artifacts import show_markdown
@@ -35,8 +37,10 @@ def advise(
         nonlocal shown
         advice, decision = weigh(spec, train, splits.figures["counts"], validated.figures, tokens.figures, rungs)
         (out / "advice.json").write_text(advice.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        findings = "\n".join(f"- **{found.topic}** ({found.figure}): {found.text}" for found in advice.findings)
-        shown = f"# {advice.recommendation}\n\n{advice.why}\n\n{findings}"
+        findings = "\n".join(
+            f"- **{escaped(found.topic)}** ({escaped(named(found.figure))}): {escaped(named(found.text))}" for found in advice.findings
+        )
+        shown = f"# {capitalize_first(name_of(advice.recommendation))}\n\n{escaped(named(advice.why))}\n\n{findings}"
         if decision is not None:
             shown = f"{decision_text(decision)}\n\n{shown}"
         return {"recommendation": advice.recommendation, "why": advice.why, **write_decision(decision, out)}

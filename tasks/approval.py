@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
+import httpx
 from prefect import task
+from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
 from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
@@ -20,11 +23,15 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from prooftune.economics.approvals import PROMOTION, Answer, Question, answer, ask, read
-from prooftune.spec import RunSpec
+from prooftune.errors import ProoftuneError
+from prooftune.report.story import question_story
+from prooftune.report.wording import usd as dollars
+from prooftune.spec import RunSpec, Store
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.storage.registry_document import NOBODY
 from prooftune.types import Decision, StageOutput
-from tasks.artifacts import show_figures, show_markdown
+from tasks.artifacts import show_figures
+from tasks.asking import show_answer, show_question, stop_waiting
 from tasks.events import emit_approval_needed
 from tasks.gate import write_decision
 from tasks.policies import policy
@@ -32,14 +39,41 @@ from tasks.stage import Stage
 
 LOOK_S = 10.0
 """How often the store is asked for an answer while the flow run is paused."""
+NOT_RESUMED = (NotPausedError, FlowPauseTimeout, ObjectNotFound, httpx.HTTPError, RuntimeError, ProoftuneError)
+"""The flow run is not paused yet, or not any more (a RuntimeError: Prefect has no form for it yet, or cannot reach its server), or the
+server or the store is away: the next look tells."""
 
 
 class Approval(RunInput):
     """What the Prefect UI asks for."""
 
-    decision: Literal["approve", "reject"] = Field(description="Whether the run may do what it asks for: see its artifact `approval`.")
+    decision: Literal["approve", "reject"] = Field(description="Whether the run may do what it asks for.")
     by: str = Field(default="Prefect UI", description="Who decides.")
     reason: str = Field(default="", description="Why, for those who read the record.")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A question as a person sees it."""
+
+    question: Question
+    hours: float
+    """How long an answer is waited for."""
+    why: str
+    """Why a person is asked, in a sentence."""
+    evidence: Sequence[str] = ()
+    """What the answer can rest on, a point each."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Address by what is there."""
+
+    @property
+    def text(self) -> str:
+        """Why, and the evidence, as plain text of a line each."""
+        return "\n- ".join([self.why, *self.evidence])
+
+    def story(self, command: str = "", where: str = "") -> str:
+        """Return the question in Markdown, with ``command`` also how to answer; ``where`` is the flow run that waits, if it is another."""
+        return question_story(self.question, self.why, self.evidence, self.places, command, self.hours, where)
 
 
 def ask_person(spec: RunSpec, run_key: str, estimate: StageOutput) -> tuple[StageOutput, ...]:
@@ -50,9 +84,13 @@ def ask_person(spec: RunSpec, run_key: str, estimate: StageOutput) -> tuple[Stag
     limit, usd = spec.budget.approve_above_usd, float(estimate.figures["usd"])
     if limit is None or usd <= limit:
         return (estimate,)
-    hours = spec.budget.approve_within_hours
-    why = f"budget.approve_above_usd is ${limit:,.2f}."
-    said = ask_for(open_store(spec.store), Question(key=run_key, usd=usd, task=spec.name), hours, why)
+    asked = Asking(
+        question=Question(key=run_key, usd=usd, task=spec.name),
+        hours=spec.budget.approve_within_hours,
+        why=f"The estimate is ${usd:,.2f}, and budget.approve_above_usd is ${limit:,.2f}.",
+        evidence=tuple(f"{line['what']}: {dollars(line['usd'])}" for line in estimate.figures["lines"]),
+    )
+    said = ask_for(spec.store, asked)
     return (estimate, record_answer(spec, said))
 
 
@@ -66,39 +104,41 @@ def record_answer(spec: RunSpec, said: Answer) -> StageOutput:
         return said.model_dump(mode="json") | write_decision(None if said.approved else _declined(spec, said), out)
 
     output = stage.perform(work)
-    word = "approved" if said.approved else "rejected"
-    show_figures(said.model_dump(mode="json"), key="answer", description=f"The estimate of ${said.usd or 0:,.2f} was {word} by {said.by}.")
+    show_figures(said.model_dump(mode="json"), key="answer", description=f"The estimate of ${said.usd or 0:,.2f} was {said.text}.")
     return output
 
 
-def ask_for(store: ObjectStore, question: Question, hours: float, why: str) -> Answer:
+def ask_for(store: Store, asked: Asking) -> Answer:
     """Return the answer that is there, or pause the flow run until somebody gives one: the UI's form, `prooftune approve`, or the clock."""
-    key, usd = question.key, question.usd
-    said = read(store, key, usd) or _wait(store, question, hours, why)
-    get_run_logger().info("%s %s: %s by %s", key, question.text, "approved" if said.approved else "rejected", said.by)
+    question = asked.question
+    objects = open_store(store)
+    said = read(objects, question.key, question.usd) or _wait(objects, asked, f"prooftune approve {question.key}{store.flags}")
+    stop_waiting()
+    get_run_logger().info("%s %s: %s", question.key, question.text, said.text)
     return said
 
 
-def _wait(store: ObjectStore, question: Question, hours: float, why: str) -> Answer:
-    key, usd = question.key, question.usd
+def _wait(store: ObjectStore, asked: Asking, command: str) -> Answer:
+    question = asked.question
+    key, usd, hours = question.key, question.usd, asked.hours
     ask(store, key, usd, str(flow_run.id), question.task)
-    show_markdown(
-        f"# {key} {question.text}\n\n{why}\n\nResume this run in the UI, or: `prooftune approve {key}`. Nobody's answer within {hours:g} "
-        "hours is a no.",
-        key="approval",
-        description="The run goes on when a person says yes.",
-    )
-    get_run_logger().warning("waits for an approval, %s %s: prooftune approve %s", key, question.text, key)
-    emit_approval_needed(question.task, key, f"{key} {question.text}. {why}", {"usd": usd, "within_hours": hours})
+    form = asked.story(command)
+    shown = show_question(form, asked.story(command, where=str(flow_run.ui_url)))
+    get_run_logger().warning("%s %s: it waits for a person. Resume this flow run, or: %s", key, question.text, command)
+    emit_approval_needed(question.task, key, f"{key} {question.text}. {asked.text}", command, {"usd": usd, "within_hours": hours})
     paused = PROMOTION if usd is None else round(usd * 100)
     with _woken(store, key, usd, hours):
-        given = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600) + 600, poll_interval=2, key=f"approve-{paused}")
+        wanted = Approval.with_initial_data(description=form)
+        given = pause_flow_run(wait_for_input=wanted, timeout=int(hours * 3600) + 600, poll_interval=2, key=f"approve-{paused}")
     if given is None:
         raise RuntimeError("the flow run was resumed without an answer; resume it with one")
     if given.by == NOBODY:  # is not kept: a person who comes late may still say yes, and the next run finds that or asks anew
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        return read(store, key, usd) or Answer(key=key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
-    return answer(store, key, usd, approved=given.decision == "approve", by=given.by, reason=given.reason)
+        said = read(store, key, usd) or Answer(key=key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
+    else:
+        said = answer(store, key, usd, approved=given.decision == "approve", by=given.by, reason=given.reason)
+    show_answer(shown, asked.story(), f"It was {said.text}.")
+    return said
 
 
 @contextmanager
@@ -117,7 +157,7 @@ def _woken(store: ObjectStore, run_key: str, usd: float | None, hours: float) ->
                     resume_flow_run(paused, run_input=_given("approve" if said.approved else "reject", said.by, said.reason))
                 elif time.monotonic() >= deadline:
                     resume_flow_run(paused, run_input=_given("reject", NOBODY, f"no answer within {hours:g} hours"))
-            except Exception as error:  # noqa: BLE001 - not paused yet, or not any more, or the server is away: the next look tells
+            except NOT_RESUMED as error:
                 log.debug("%s was not resumed: %s", run_key, error)
 
     # A thread of its own would not know which server is meant.
@@ -136,9 +176,8 @@ def _given(decision: str, by: str, reason: str) -> dict[str, Any]:
 
 def _declined(spec: RunSpec, said: Answer) -> Decision:
     """Return the decision that a no is: a result, not a crash."""
-    why = f": {said.reason}" if said.reason else ""
     return Decision(
         verdict="do_not_fine_tune",
-        reasons=(f"The estimate of ${said.usd or 0:,.2f} was rejected by {said.by} on {said.at[:10]}{why}.",),
+        reasons=(f"The estimate of ${said.usd or 0:,.2f} was {said.text}.",),
         metric=spec.task.metric,
     )

@@ -12,10 +12,11 @@ import httpx
 from prefect import artifacts
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from prooftune.report.wording import flatten, number
+from prooftune.report.wording import flatten, name_of, number
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def if_reachable() -> Iterator[None]:
     """Let a failed request to the Prefect server cost a warning, never the stage whose work is done or under way."""
     try:
         yield
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ObjectNotFound) as error:  # not found: somebody deleted what was to be updated
         get_run_logger().warning("the Prefect UI was not told: %s", type(error).__name__)
     except RuntimeError as error:
         if not str(error).startswith("Failed to reach API"):  # Prefect has no class of its own for it
@@ -32,9 +33,10 @@ def if_reachable() -> Iterator[None]:
 
 
 def show_table(rows: list[dict[str, Any]], key: str, description: str) -> None:
-    """Show rows as a table."""
+    """Show rows as a table, names and figures as everywhere."""
+    told = [{name_of(name): value if isinstance(value, list | dict) else number(value) for name, value in row.items()} for row in rows]
     with if_reachable():
-        artifacts.create_table_artifact(rows, key=key, description=description)
+        artifacts.create_table_artifact(told, key=key, description=description)
 
 
 def show_markdown(text: str, key: str, description: str, known: UUID | None = None) -> UUID | None:

@@ -14,7 +14,7 @@ from tasks.policies import policy
 from tasks.stage import Stage
 
 
-@task(**policy("compare", 1, 60, of_run=False))
+@task(**policy("compare", 2, 60, of_run=False))
 def compare_results(store: Store, name: str, runs: dict[str, str]) -> StageOutput:
     """Compare published runs of one spec, by backend; hands on ``comparison.json`` and ``comparison.html``."""
     from prooftune.evaluation.backends import compare_backends

@@ -19,6 +19,7 @@ from prefect.events.schemas.events import Resource
 from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run
 
+from prooftune.report.wording import reasons_of
 from prooftune.types import RunResult
 from prooftune.watching.signals import Signal, resource_of
 
@@ -43,7 +44,7 @@ def emit_verdict(task: str, result: RunResult) -> bool:
         "task": task,
         "run_id": result.run_id,
         "verdict": result.verdict,
-        "reasons": list(result.reasons),
+        "reasons": reasons_of(result.decision),
         "report": result.report,
         "ui_url": result.ui_url,
         "note": result.note,
@@ -51,9 +52,9 @@ def emit_verdict(task: str, result: RunResult) -> bool:
     return _post(VERDICT, id_of(VERDICT, task, result.run_id), resource_of(task) | {"prooftune.verdict": result.verdict}, payload)
 
 
-def emit_approval_needed(task: str, run: str, what: str, figures: dict[str, Any]) -> bool:
-    """Tell that a run waits for a person: ``what`` is asked, in one sentence, and ``figures`` it rests on. False = nobody was told."""
-    payload = {"task": task, "run_id": run, "what": what, "figures": figures, "ui_url": flow_run.ui_url}
+def emit_approval_needed(task: str, run: str, what: str, command: str, figures: dict[str, Any]) -> bool:
+    """Tell that a run waits for a person: ``what`` is asked, what ``command`` answers, ``figures`` it rests on. False = nobody was told."""
+    payload = {"task": task, "run_id": run, "what": what, "command": command, "figures": figures, "ui_url": flow_run.ui_url}
     return _post(APPROVAL, id_of(APPROVAL, task, run, what), resource_of(task), payload)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from prefect import task
 
 from prooftune.evidence import Champion, Costs, Forgetting, JudgeReport
+from prooftune.report.markdown import escaped
+from prooftune.report.wording import TITLES, named, reasons_of, sentence
 from prooftune.spec import RunSpec
 from prooftune.types import Decision, Frozen, StageOutput
 from tasks.artifacts import show_markdown
@@ -54,8 +56,9 @@ def gate(
 def decision_text(decision: Decision) -> str:
     """Return the verdict, its reasons and conditions as Markdown."""
     marks = {True: "✓", False: "✗", None: "?"}
-    checks = [f"- {marks[check.passed]} **{check.name}**: {check.text}" for check in decision.checks]
-    return "\n".join([f"# {decision.verdict}", "", *(f"- {reason}" for reason in decision.reasons), "", *checks])
+    checks = [f"- {marks[check.passed]} **{escaped(named(check.name))}**: {escaped(sentence(check.text))}" for check in decision.checks]
+    reasons = [f"- {escaped(reason)}" for reason in reasons_of(decision)]
+    return "\n".join([f"# {TITLES[decision.verdict]}", "", *reasons, "", *checks])
 
 
 def write_decision(decision: Decision | None, out: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def analyse_failures(
     answers = stage.path(candidate, "candidate.predictions.jsonl")
     folder = local_folder(embedding).path if embedding else None
     output = stage.perform(lambda out: analyse(train, holdout, answers, options, out, embedding_folder=folder, seed=seed))
-    show_table(
-        output.figures["clusters"], key="failures", description="What the candidate's failures share, and what would teach it better."
-    )
+    groups = output.figures["clusters"]
+    shared = "What the candidate's failures share, and what would teach it better."
+    show_table(groups, key="failures", description=shared if groups else "There is no group of failures that share anything.")
     return output

@@ -1,8 +1,11 @@
-"""What the task runs are called in the Prefect UI: the stage, and what it does in a few words."""
+"""What runs are called in the Prefect UI: a flow run by its spec, a task run by its stage and what that does in a few words."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from prefect.context import FlowRunContext
 
 _DOES: Final = {
     "model": "find the base model",
@@ -44,6 +47,18 @@ _DOES: Final = {
     "end_retraining": "note what came of it",
 }
 """By stage; a text may name a parameter of the stage's task."""
+
+
+def title_of_run() -> str:
+    """Return what a flow run of a spec is called: as somebody has named it, or else by what it does.
+
+    The server and the UI's form make names up (``hopeful-otter``, ``xi3-inoue-fringe``), which tell nobody anything.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.parameters is None:
+        raise RuntimeError("a flow run is named inside a flow run only")
+    name = context.flow_run.name
+    return str(context.parameters["spec"].title) if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", name) else name
 
 
 def run_name(stage: str) -> str:

@@ -13,6 +13,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
+from prooftune.report.wording import named
 from prooftune.types import Progress, Report, StageOutput
 from tasks.artifacts import show_progress
 
@@ -92,7 +93,7 @@ def report_to_ui(stage: str) -> Report:
             return
         last = now
         percent = 100.0 * progress.done / max(progress.total, 1)
-        text = f"{stage}: {progress.done} of {progress.total} {progress.unit}. {progress.text}".strip()
+        text = f"{stage}: {progress.done:,} of {progress.total:,} {progress.unit}. {named(progress.text)}".strip()
         artifact = show_progress(artifact, percent, key=f"{stage}-progress", description=text)
 
     return report

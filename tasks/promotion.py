@@ -8,9 +8,10 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from prooftune.economics.approvals import Answer, Question
+from prooftune.report.wording import TITLES, reasons_of, with_flags
 from prooftune.spec import Store
 from prooftune.storage.objects import open_store
-from tasks.approval import ask_for
+from tasks.approval import Asking, ask_for
 from tasks.artifacts import show_figures
 from tasks.policies import errand
 
@@ -19,10 +20,15 @@ def ask_for_promotion(store: Store, name: str, run_id: str, hours: float) -> Ans
     """Pause the flow run until a person has answered, or the clock has, whether a run may be put in use."""
     from prooftune.results import read_result
 
-    objects = open_store(store)
-    result = read_result(objects, run_id)
-    why = f"The gate's verdict is {result.verdict}: {' '.join(result.reasons)}\n\nReport: {result.report}"
-    return ask_for(objects, Question(key=run_id, usd=None, task=name), hours, why)
+    result = read_result(open_store(store), run_id)
+    asked = Asking(
+        question=Question(key=run_id, usd=None, task=name),
+        hours=hours,
+        why=f"The gate's verdict: {TITLES[result.verdict].lower()}.",
+        evidence=reasons_of(result.decision),
+        places={"report": result.report},
+    )
+    return ask_for(store, asked)
 
 
 @task(**errand("settle_promotion", 10))
@@ -37,9 +43,9 @@ def settle_promotion(store: Store, name: str, said: Answer) -> dict[str, Any]:
 
     objects = open_store(store)
     registry = settle_approval(objects, name, said.key, approved=said.approved, by=said.by, reason=said.reason)
-    note = why_not_in_use(objects, name, said.key)
+    note = with_flags(why_not_in_use(objects, name, said.key), store.flags)
     if note:
         get_run_logger().warning("%s is not in use: %s", said.key, note)
     shown = said.model_dump(mode="json", exclude={"usd"}) | {"champion": registry["champion"], "note": note}
-    show_figures(shown, key="promotion", description=f"The promotion was {'approved' if said.approved else 'rejected'} by {said.by}.")
+    show_figures(shown, key="promotion", description=f"The promotion was {said.text}.")
     return registry | {"note": note}

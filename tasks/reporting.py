@@ -18,7 +18,7 @@ TUNED = "model/managed.json"
 """Where a managed training says what it made."""
 
 
-@task(**policy("report", version=2, timeout_minutes=15))
+@task(**policy("report", version=3, timeout_minutes=15))
 def report(spec: RunSpec, run_id: str, model: ModelRef, made_from: dict[str, Any], outputs: tuple[StageOutput, ...]) -> StageOutput:
     """Put all that the stages handed on into ``report.html``, ``model_card.md`` and ``technical_file.md``."""
     from prooftune.report.html import write_report

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from prooftune import __version__
 from prooftune.lineage import lineage
 from prooftune.providers.tuning import Capability
+from prooftune.report.wording import with_flags
 from prooftune.results import read_result
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.manifest import read_manifest
@@ -90,4 +91,5 @@ def run_result(spec: RunSpec, run_id: str) -> RunResult:
     objects = open_store(spec.store)
     result = read_result(objects, run_id)
     stages = tuple(StageTime(name=done.stage, seconds=done.seconds, cached=done.cached) for done in finished_stages(UUID(flow_run.id)))
-    return result.model_copy(update={"stages": stages, "ui_url": flow_run.ui_url, "note": why_not_in_use(objects, spec.name, run_id)})
+    note = with_flags(why_not_in_use(objects, spec.name, run_id), spec.store.flags)
+    return result.model_copy(update={"stages": stages, "ui_url": flow_run.ui_url, "note": note})

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from prooftune.economics.spending import read_month
-from prooftune.report.wording import visible
+from prooftune.report.wording import reasons_of, visible
 from prooftune.retraining import claims
 from prooftune.retraining.admission import Admission, admit
 from prooftune.retraining.composition import Composition, compose, keep_composition, kept_composition
@@ -99,7 +99,7 @@ def came_of(made: Composition, result: RunResult | RunWaiting, kept: bool) -> tu
         return "waiting", f"{made.text}: {result.text}"
     ghost = "" if kept else "; it was taken for dead meanwhile, and another retraining has started since"
     note = f"; {result.note}" if result.note else ""
-    return result.verdict, f"{made.text}, run {result.run_id}: {' '.join(result.reasons)}{note}{ghost}"
+    return result.verdict, f"{made.text}, run {result.run_id}: {' '.join(reasons_of(result.decision))}{note}{ghost}"
 
 
 def ends(spec: RunSpec, word: str, text: str, data: object) -> State[Any]:

@@ -13,6 +13,7 @@ from prefect import task
 
 from prooftune.evaluation.answers.managed import ManagedBase, tuned_answerer
 from prooftune.providers.collection import MANAGED, ManagedModel
+from prooftune.report.wording import interval, name_of
 from prooftune.spec import Gate, Method, Store, Task
 from prooftune.types import Evaluation, ModelRef, Prediction, StageOutput
 from tasks.artifacts import show_table
@@ -158,9 +159,9 @@ def show_evaluations(key: str, stage: Stage, output: StageOutput) -> None:
     """Show a table of contestants in the UI."""
     rows = []
     for evaluation in read_evaluations(stage, output):
-        row: dict[str, Any] = {"contestant": evaluation.name}
+        row: dict[str, Any] = {"contestant": name_of(evaluation.name)}
         for name, metric in evaluation.metrics.items():
-            row[name] = f"{metric.value:.3f} [{metric.ci_low:.3f}, {metric.ci_high:.3f}] n={metric.n}"
+            row[name] = f"{metric.value:.3f} ({interval(metric)}), n = {metric.n:,}"
         latency = "not measured" if evaluation.latency_p50_s is None else round(evaluation.latency_p50_s, 2)
         rows.append(row | {"answer tokens p50": evaluation.answer_tokens_p50, "latency p50 (s)": latency})
     show_table(rows, key=key, description="All answered the same sealed holdout; intervals are 95 %.")

@@ -10,6 +10,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from prooftune.errors import ProoftuneError
+from prooftune.report.wording import with_flags
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore
 from prooftune.types import ArtifactRef, Decision, StageOutput
@@ -109,14 +110,15 @@ def register(spec: RunSpec, run_id: str, decision: Decision, uploaded: StageOutp
     def work(out: Path) -> dict[str, Any]:
         registry = enter(stage.objects, spec.name, run_id, manifest, decision, ask=spec.gate.approve_promotion)
         if note := registry.pop("note"):
-            get_run_logger().warning("%s is not in use: %s", run_id, note)
+            get_run_logger().warning("%s is not in use: %s", run_id, with_flags(note, spec.store.flags))
         told = {"registry": registry, "note": note}
         return told if spec.tracking.mlflow is None else told | {"mlflow": mirrored(spec.tracking.mlflow, stage.objects, spec.name)}
 
     output = stage.perform(work)
-    registry = output.figures["registry"]
+    registry, note = output.figures["registry"], with_flags(output.figures["note"], spec.store.flags)
     standing = {name: registry[name] for name in ("champion", "challenger")} | {"this run": run_id, "verdict": decision.verdict}
-    show_figures(standing, key="registry", description=output.figures["note"] or f"The champion of {spec.name} is {registry['champion']}.")
+    said = f"Entered, and not in use: {note}. The artifact `verdict` says what came of it." if note else ""
+    show_figures(standing, key="registry", description=said or f"The champion of {spec.name} is {registry['champion'] or 'none'}.")
     return output
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-
 from prooftune.providers.collection import MANAGED, ManagedModel
 from prooftune.report.story import verdict_story
+from prooftune.report.wording import TITLES, with_flags
 from prooftune.results import address_of
-from prooftune.spec import RunSpec, Store
+from prooftune.spec import RunSpec
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import ObjectStore, open_store
+from prooftune.storage.registry import standing
 from prooftune.types import RunResult
 from tasks.artifacts import show_markdown, tag_run
 from tasks.events import emit_verdict
@@ -33,9 +33,11 @@ def tell_verdict(spec: RunSpec, result: RunResult) -> RunResult:
 
     It belongs to the flow run and to no stage: a run that found every stage done tells its verdict as well.
     """
-    places = _places(open_store(spec.store), result)
-    story = verdict_story(result, places, f"prooftune show {result.run_id}{_flags(spec.store)}")
-    show_markdown(story, key="verdict", description=f"{spec.name} ended in {result.verdict}: {result.reasons[0]}")
+    objects, flags = open_store(spec.store), spec.store.flags
+    stands = with_flags(standing(objects, spec.name, result.run_id), flags)
+    story = verdict_story(result, stands, _places(objects, result), f"prooftune show {result.run_id}{flags}")
+    in_use = f" {stands.partition(':')[0]}." if stands else ""
+    show_markdown(story, key="verdict", description=f"{spec.name}: {TITLES[result.verdict].lower()}.{in_use}")
     tag_run(result.verdict)
     emit_verdict(spec.name, result)
     return result
@@ -50,9 +52,3 @@ def _places(store: ObjectStore, result: RunResult) -> dict[str, str]:
         places[f"job at {tuned.provider}"] = tuned.job
         places[f"tuned model at {tuned.provider}"] = tuned.model
     return places
-
-
-def _flags(store: Store) -> str:
-    """Return what a command has to say of the store where it is not the default one."""
-    flags = "" if store.uri == Store().uri else f" --store {shlex.quote(store.uri)}"
-    return flags if store.endpoint_url is None else f"{flags} --endpoint-url {shlex.quote(store.endpoint_url)}"

@@ -257,7 +257,7 @@ def test_a_failed_run_and_a_verdict_are_told_to_every_channel(told: list[bytes],
     run = client.create_flow_run_from_deployment(deployment.id, name="sweep-here")
     client.set_flow_run_state(run.id, Failed(message='The account "a" could not be asked.'), force=True)
     resource = {"prefect.resource.id": "prooftune.task.toy", "prefect.resource.name": "toy"}
-    asked = {"task": "toy", "run_id": "toy-1", "what": 'toy-1 may cost "$7".'}
+    asked = {"task": "toy", "run_id": "toy-1", "what": 'toy-1 may cost "$7".', "command": "prooftune approve toy-1 --store s3://b"}
     verdict = {"task": "toy", "run_id": "toy-1", "verdict": "promote", "reasons": ["Better.", "Cheaper."], "report": "report.html"}
     for name, payload in (("approval.needed", asked), ("verdict.reached", verdict)):
         event = {"event": f"prooftune.{name}", "resource": resource, "payload": payload, "id": str(uuid4())}
@@ -270,5 +270,5 @@ def test_a_failed_run_and_a_verdict_are_told_to_every_channel(told: list[bytes],
     assert failed[0] == "sweep-here: Failed"
     assert failed[1].startswith('The account "a" could not be asked.')
     assert str(run.id) in failed[1]
-    assert approval == ("toy waits for an approval", 'toy-1 may cost "$7".\nprooftune approve toy-1\n')
+    assert approval == ("toy waits for an approval", 'toy-1 may cost "$7".\nprooftune approve toy-1 --store s3://b\n')
     assert promoted == ("toy: promote", "Better.\nCheaper.\nreport.html\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -22,9 +23,10 @@ from click.testing import CliRunner
 from fixtures_openai import KEY
 from fixtures_tickets import managed_fields
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
+from prefect.input import read_flow_run_input
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
@@ -53,6 +55,7 @@ from prooftune.types import Example, Report
 from prooftune.verification import verify_run
 from prooftune.watching.looks import week_of
 from prooftune.watching.signals import Signal
+from tasks.asking import WAITS
 
 pytestmark = pytest.mark.slow  # whole runs with training: some minutes
 Found = TypeVar("Found")
@@ -127,6 +130,13 @@ def newest(task: str) -> FlowRun:
     with get_client(sync_client=True) as client:
         tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[task, "retrain"]))
         return max(client.read_flow_runs(flow_run_filter=tagged), key=lambda run: str(run.start_time))
+
+
+def shown(key: str) -> list[tuple[FlowRun, str, str]]:
+    """Return every artifact of a key: the flow run that has it, its description and its text."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+        return [(client.read_flow_run(one.flow_run_id), str(one.description), str(one.data)) for one in found if one.flow_run_id]
 
 
 def until(found: Callable[[], Found | None], seconds: float = 240) -> Found:
@@ -223,6 +233,8 @@ def test_new_data_meet_the_champion_on_its_holdout_and_a_person_decides(task: Ta
         registry = task.registry()
         assert (registry["champion"], registry["challenger"]) == (champion, asked.key)
         assert task.claim("d4").lives(datetime.now(UTC)), "it holds the retraining while a person thinks"
+        command = f"prooftune approve {asked.key} --store {task.store.uri}"
+        check_question(asked.key, command)
         arguments = ["approve", asked.key, "--by", "ada", "--reason", "read the report", "--json", "--store", task.store.uri]
         told = json.loads(CliRunner().invoke(main, arguments).stdout)
         assert told["promotion"]["champion"] == asked.key
@@ -231,6 +243,7 @@ def test_new_data_meet_the_champion_on_its_holdout_and_a_person_decides(task: Ta
     assert "120 new examples" in message
     change = task.registry()["changes"][-1]
     assert (change["action"], change["champion"], change["by"]) == ("approve", asked.key, "ada")
+    check_answer(asked.key, command)
 
     assert task.ids(champion, "holdout") <= task.ids(asked.key, "holdout")
     fresh = len(task.ids(asked.key, "holdout")) - 60
@@ -258,6 +271,29 @@ def test_a_run_that_goes_on_from_weights_holds_out_nothing_that_they_know(tmp_pa
     held_out = task.ids(second.run_id, "holdout")
     assert task.ids(first.run_id, "holdout") <= held_out
     assert not held_out & (task.ids(first.run_id, "train") | task.ids(first.run_id, "validation"))
+
+
+def check_question(key: str, command: str) -> None:
+    """Check that the run that asks has its question in the form, and that it and both runs above it show that they wait."""
+    waiting = until(lambda: found if len(found := shown("approval")) == 3 else None)
+    [asks] = [run for run, _, _ in waiting if run.name == f"{key}: put it in use?"]
+    form = until(lambda: read_flow_run_input("paused-approve-promote-description", asks.id))
+    for expected in (f"{key} is to be the champion of growing", "The gate's verdict: promote the candidate.", "- Exact match ", command):
+        assert expected in form
+    for run, _, text in waiting:
+        assert WAITS in run.tags
+        assert (str(asks.id) in text) == (run.id != asks.id), "a run above leads to the one that asks"
+
+
+def check_answer(key: str, command: str) -> None:
+    """Check that none of the runs shows that it waits, and that question, verdict and registry say what came of it."""
+    assert [WAITS in run.tags for run, _, _ in shown("approval")] == [False] * 3
+    said = r"approved by ada on [\d-]+: read the report\."
+    assert all(re.fullmatch(f"It was {said}", answer) for _, answer, _ in shown("approval"))
+    [verdict] = [text for _, _, text in shown("verdict") if key in text]
+    assert re.search(f"In use: it is the champion of growing, {said}", verdict)
+    [registry] = [text for _, text, _ in shown("registry") if key in text]
+    assert command in registry
 
 
 def test_a_killed_retraining_goes_on_as_the_same_run(

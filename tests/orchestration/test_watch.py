@@ -176,7 +176,7 @@ def test_a_verdict_and_a_question_are_told(client: SyncPrefectClient) -> None:
     decision = Decision(verdict="promote", reasons=("better",))
     result = RunResult(run_id=run_id, verdict="promote", reasons=("better",), decision=decision, evaluations=(), report="r", manifest="m")
     assert events.emit_verdict("toy", result)
-    assert events.emit_approval_needed("toy", run_id, "It may cost $30.00.", {"usd": 30.0})
+    assert events.emit_approval_needed("toy", run_id, "It may cost $30.00.", "prooftune approve toy-1", {"usd": 30.0})
     [verdict] = told(client, events.id_of(events.VERDICT, "toy", run_id))
     assert verdict.payload["verdict"] == "promote"
     assert verdict.resource["prooftune.verdict"] == "promote"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
+from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
 
 from prooftune.economics.approvals import Answer, answer, ask, open_questions, read, waiting
-from prooftune.errors import IntegrityError, SpecError
+from prooftune.errors import IntegrityError, SpecError, StoreUnavailable, TransientError
 from prooftune.storage.local import LocalStore
 from prooftune.storage.objects import ObjectStore
+from tasks import approval
 
 
 @pytest.fixture
@@ -98,3 +105,40 @@ def test_damaged_files_are_told(store: ObjectStore) -> None:
         waiting(store, "run")
     with pytest.raises(IntegrityError, match=r"3000\.json is damaged"):
         read(store, "run", 30)
+
+
+def test_an_answer_wakes_the_run_however_often_that_fails_before(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is not paused yet, a server or a store that is away: the next look tries again, and the answer arrives."""
+    say(store, 30, approved=True)
+    gone = httpx.HTTPStatusError("404", request=httpx.Request("GET", "http://x"), response=httpx.Response(404))
+    troubles = [
+        NotPausedError("x"),
+        FlowPauseTimeout("x"),
+        ObjectNotFound(gone),
+        gone,
+        httpx.ConnectError("x"),
+        RuntimeError("Failed to reach"),
+    ]
+    away = [StoreUnavailable("x"), TransientError("x")]
+    given: list[dict[str, Any]] = []
+    arrived = threading.Event()
+
+    def look(*asked: Any) -> Answer | None:
+        if away:
+            raise away.pop()
+        return read(*asked)
+
+    def resume(run: UUID, run_input: dict[str, Any]) -> None:
+        if troubles:
+            raise troubles.pop()
+        given.append(run_input)
+        arrived.set()
+
+    monkeypatch.setattr(approval, "LOOK_S", 0.01)
+    monkeypatch.setattr(approval, "flow_run", SimpleNamespace(id=str(uuid4())))
+    monkeypatch.setattr(approval, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(approval, "resume_flow_run", resume)
+    monkeypatch.setattr(approval, "read", look)
+    with approval._woken(store, "run", 30, hours=1):
+        assert arrived.wait(20), (troubles, away)
+    assert given[0] == {"decision": "approve", "by": "ada", "reason": "because"}

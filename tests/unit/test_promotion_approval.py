@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from flows.cli import main
 from prooftune.economics.approvals import answer, ask, open_questions, read, waiting
 from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import publish
-from prooftune.storage.registry import PromotionRefused, history, promote, register, rollback, why_not_in_use
+from prooftune.storage.registry import PromotionRefused, history, promote, register, rollback, standing, why_not_in_use
 from prooftune.storage.registry_approval import settle_approval, waits_for_approval
 from prooftune.storage.registry_document import NOBODY
 from prooftune.types import Decision
@@ -104,6 +105,30 @@ def test_a_yes_is_about_the_champion_that_was_met(store: LocalStore, tmp_path: P
     found = say(store, "toy-2", approved=True)
     assert found["champion"] == "toy-3"
     assert "changed meanwhile (toy-1 → toy-3)" in why_not_in_use(store, TASK, "toy-2")
+
+
+def test_a_sentence_says_whether_it_is_in_use(store: LocalStore, tmp_path: Path) -> None:
+    """Since when, by whom and why; after a no, a rollback or another promotion that changes with the registry."""
+
+    def told(run_id: str) -> str:
+        return re.sub(r"\d{4}-\d\d-\d\d", "DAY", standing(store, TASK, run_id))
+
+    enter(store, tmp_path, "toy-1", ask_person=False)
+    assert told("toy-1") == "In use: it is the champion of toy, promoted by the gate on DAY."
+    enter(store, tmp_path, "toy-2", met="toy-1")
+    assert told("toy-2") == "Not in use: waits for approval: `prooftune approve toy-2`."
+    say(store, "toy-2", approved=True)
+    assert told("toy-2") == "In use: it is the champion of toy, approved by ada on DAY: read the report."
+    assert told("toy-1") == "No longer in use: the champion of toy is toy-2."
+    rollback(store, TASK, reason="worse.", by="bob")
+    assert told("toy-1") == "In use: it is the champion of toy, put back by bob on DAY: worse."
+    assert told("toy-2").startswith("Not in use: rolled back by bob: worse.; `prooftune promote toy toy-2")
+    promote(store, TASK, "toy-2", reason="not worse", by="ann")
+    assert told("toy-2") == "In use: it is the champion of toy, promoted by ann on DAY: not worse."
+    enter(store, tmp_path, "toy-3", met="toy-2")
+    say(store, "toy-3", approved=False, reason="")
+    assert told("toy-3") == "Not in use: rejected by ada on DAY."
+    assert told("toy-9") == ""
 
 
 def test_what_waits_for_nobody_is_refused(store: LocalStore, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import inspect
 import re
 import string
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 from xml.etree import ElementTree
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 from prefect import Task
 
 from flows import finetune
-from prooftune.report.story import code, verdict_story
-from prooftune.report.wording import TITLES
+from prooftune.economics.approvals import Question
+from prooftune.report.story import code, question_story, verdict_story
+from prooftune.report.wording import TITLES, named, sentence, with_flags
 from prooftune.spec import parse_spec
 from prooftune.types import Check, Progress, RunResult, Verdict
 from tasks import live_loss
 from tasks.live_loss import MOST_POINTS, SHOWN, LiveLoss, draw, with_live_loss
+from tasks.names import title_of_run
 from tests.fixtures_report import ACCURACY, HOSTILE, make_view
 
 PLACES = {"report": "/store/runs/x/report.html", "manifest": "s3://bucket/runs/x/manifest.json"}
@@ -43,14 +46,13 @@ def result_of(verdict: Verdict, hostile: str = "") -> RunResult:
         evaluations=tuple(reversed(view.evaluations)),
         report=PLACES["report"],
         manifest=PLACES["manifest"],
-        note=hostile,
     )
 
 
 @pytest.mark.parametrize("verdict", ACCURACY)
 def test_the_verdict_is_told_with_evidence_and_places(verdict: Verdict) -> None:
     """Title, reasons, a row a contestant in ladder order with intervals, what the gate checked, and where everything is."""
-    text = verdict_story(result_of(verdict), PLACES, "prooftune show run-1")
+    text = verdict_story(result_of(verdict), "", PLACES, "prooftune show run-1")
     assert text.startswith(f"# {TITLES[verdict]}\n\n- Because.\n")
     names = re.findall(r"^\| (\S+) \| \d", text, flags=re.MULTILINE)
     assert names == ["zero-shot", "few-shot", *(["candidate"] if "candidate" in ACCURACY[verdict] else [])]
@@ -63,9 +65,61 @@ def test_the_verdict_is_told_with_evidence_and_places(verdict: Verdict) -> None:
     assert "\n\n\n" not in text
 
 
+def test_whether_it_is_in_use_is_told_with_commands_to_copy() -> None:
+    """It stands above the reasons; a command in it is code, whatever stands around it."""
+    text = verdict_story(result_of("promote"), "Not in use: <b>: `prooftune approve x`; `rm`.", PLACES, "x")
+    assert "\n\nNot in use: \\<b\\>: `prooftune approve x`; \\`rm\\`.\n\n- Because.\n" in text
+
+
+def test_a_question_is_told_with_its_evidence_and_where_to_answer() -> None:
+    """What is asked, why, a point each, places, the command, the time; a reader of another flow run is led to the one that waits."""
+    question = Question(key="toy-1", usd=None, task="toy")
+    asked = (question, "Because.", ["It is better.", "It is cheaper."], {"report": "/store/report.html"}, "prooftune approve toy-1", 1)
+    here, above = question_story(*asked, ""), question_story(*asked, "http://server/runs/1")
+    for text in (here, above):
+        assert text.startswith("### toy-1 is to be the champion of toy\n\nBecause.\n\n- It is better.\n- It is cheaper.\n\n")
+        assert "\n\nReport: `/store/report.html`\n\nNo answer within 1 hour is a no. " in text
+        assert text.endswith("n the command line: `prooftune approve toy-1`\n")
+    assert "(http://server/runs/1)" in above
+    assert "answer" not in question_story(*asked[:4], "", 1, "").lower()
+    assert "http" not in here
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("exact_match 0.3 → 0.9 (n = 60)", "Exact match 0.3 → 0.9 (n = 60)."),
+        ("The gain over zero_shot, the best baseline, is real.", "The gain over zero-shot, the best baseline, is real."),
+        ("metric json_valid: 1.0", "Metric JSON valid: 1.0."),
+        ("set task.json_schema and data.min_examples!", "Set task.json_schema and data.min_examples!"),
+        ("retrieved beats custom:tone.", "Retrieved few-shot beats tone."),
+    ],
+)
+def test_a_reason_is_told_in_the_words_of_the_tables(text: str, told: str) -> None:
+    """Metrics and contestants have one name each, fields of the spec keep theirs, and a sentence has its full stop."""
+    assert sentence(text, "retrieved", "custom:tone", None) == told
+    assert sentence(told) == told
+    assert named("exact_match") == "exact match"
+
+
+def test_commands_in_a_note_reach_its_store() -> None:
+    """Each gets the flags, and nothing else is touched."""
+    note = "waits: `prooftune approve x`; `prooftune promote t x --reason …` or `that`"
+    assert with_flags(note, " --at s") == "waits: `prooftune approve x --at s`; `prooftune promote t x --reason … --at s` or `that`"
+    assert with_flags(note, "") == note
+
+
 def test_text_from_elsewhere_does_not_act_as_markdown() -> None:
     """Reasons and notes cannot open a tag, a link, a table cell or a code span."""
-    text = verdict_story(result_of("promote", HOSTILE + "[a](javascript:b) \n# big"), {"report": "a`b``c"}, "x")
+    hostile = HOSTILE + "[a](javascript:b) \n# big"
+    verdict = verdict_story(result_of("promote", hostile), f"Rejected: {hostile}", {"report": "a`b``c"}, "x")
+    question = question_story(Question(key="run-1", usd=3, task="t"), hostile, [hostile], {"report": "a`b``c"}, "x", 24, "")
+    for text in (verdict, question):
+        check_harmless(text)
+
+
+def check_harmless(text: str) -> None:
+    """Check that nothing of the hostile text acts."""
     assert "<script>" not in text.replace("\\<", "")
     assert "[a](" not in text.replace("\\[", "")
     assert "\n# big" not in text
@@ -170,6 +224,15 @@ def test_the_text_of_a_long_training_stays_small() -> None:
 def test_a_run_is_called_by_what_it_does(backend: dict[str, Any], title: str) -> None:
     """The name of a flow run says the task, how and what is tuned, and never where a folder lies."""
     assert parse_spec({"name": "triage", "data": {"source": "x.jsonl"}, "backend": backend}).title == title
+
+
+@pytest.mark.parametrize("name", ["hopeful-otter", "xi3-inoue-fringe", "Second try", "tickets again"])
+def test_a_name_that_somebody_typed_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server and the form make names up, of words and dashes; only those are replaced by what the run does."""
+    spec = parse_spec({"name": "triage", "data": {"source": "x.jsonl"}})
+    context = SimpleNamespace(flow_run=SimpleNamespace(name=name), parameters={"spec": spec})
+    monkeypatch.setattr("tasks.names.FlowRunContext", SimpleNamespace(get=lambda: context))
+    assert title_of_run() == (spec.title if "-" in name else name)
 
 
 def test_every_stage_says_what_it_does() -> None:

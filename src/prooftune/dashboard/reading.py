@@ -22,6 +22,7 @@ from prooftune.providers import ledger, serving, waiting
 from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.serving import Lease
 from prooftune.providers.waiting import Waiting
+from prooftune.report.wording import reasons_of
 from prooftune.retraining import claims
 from prooftune.retraining.claims import Retrains, read_retrains
 from prooftune.storage import registry_document
@@ -222,7 +223,7 @@ def _run(task: str, run_id: str, entry: Registration | None, published: Publishe
         task=task,
         verdict=decision.verdict,
         at=moment(entry.registered_at) if entry else None,
-        reason=decision.reasons[0] if decision.reasons else "",
+        reason=next(iter(reasons_of(decision)), ""),
         metric=decision.metric,
         trained=trained,
         value=value,

@@ -65,6 +65,12 @@ class Answer(Frozen):
     reason: str
     at: str
 
+    @property
+    def text(self) -> str:
+        """It in words: ``approved by ada on 2026-11-27: worth it``."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"{'approved' if self.approved else 'rejected'} by {self.by} on {self.at[:10]}{why}".rstrip(".")
+
 
 def ask(store: ObjectStore, key: str, usd: float | None, flow_run: str | None, task: str = "") -> Asked:
     """Write down that a run waits; asked again, by a later flow run, the newest one is the one to be woken."""

@@ -53,8 +53,11 @@ def source_name(view: RunView) -> str:
     return source if "://" in source else PurePosixPath(source).name
 
 
+def escaped(text: str) -> str:
+    """Return the text on one line, with what Markdown or HTML in it would act on escaped, and hidden characters shown."""
+    return re.sub(r"([\\`*<>|\[\]])", r"\\\1", re.sub(r"\s+", " ", wording.visible(text)))
+
+
 def _finalize(value: Any) -> Any:
-    """Escape what Markdown or HTML in it would act on, and show hidden characters, in every text that the template puts out."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return re.sub(r"([\\`*<>|\[\]])", r"\\\1", " ".join(wording.visible(value).split()))
+    """Escape every text that the template puts out."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else escaped(value).strip()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, get_args
 
-from prooftune.types import Evaluation, Metric, SplitName, Verdict
+from prooftune.spec.evaluation import BUILT_IN_METRICS
+from prooftune.types import Decision, Evaluation, Metric, SplitName, Verdict
 
 if TYPE_CHECKING:
     from prooftune.evidence import General
@@ -31,6 +33,29 @@ _KEPT_CONTROLS: Final = "\n\t\u200c\u200d"
 def name_of(name: str) -> str:
     """Return a contestant's, a metric's or a figure's name as prose: ``few_shot`` → ``few-shot``."""
     return _NAMES.get(name) or _NAMES_OF_METRICS.get(name) or name.removeprefix("custom:").replace("_", " ").replace("json", "JSON")
+
+
+def named(text: str, *names: str | None) -> str:
+    """Return the text with the names of metrics and contestants in it, and ``names``, as prose; fields of the spec stay what they are."""
+    known = {*BUILT_IN_METRICS, "zero_shot", "few_shot", "larger_model", *filter(None, names)}
+    longest_first = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
+    return re.sub(rf"(?<![\w.])(?:{longest_first})(?!\.?\w)", lambda found: name_of(found[0]), text)
+
+
+def sentence(text: str, *names: str | None) -> str:
+    """Return a reason as a sentence: names as prose, a capital at its start and a full stop at its end."""
+    said = capitalize_first(named(text, *names).strip())
+    return said if said.endswith((".", "?", "!", "…")) else f"{said}."
+
+
+def reasons_of(decision: Decision) -> list[str]:
+    """Return a decision's reasons for people."""
+    return [sentence(reason, decision.metric, decision.baseline) for reason in decision.reasons]
+
+
+def with_flags(text: str, flags: str) -> str:
+    """Return the text with ``flags`` behind every command of ours in it: it then reaches the store that the text is about."""
+    return re.sub(r"`(prooftune [^`]+)`", lambda command: f"`{command[1]}{flags}`", text)
 
 
 def visible(text: str) -> str:
@@ -178,7 +203,7 @@ def _without_candidate(view: RunView) -> str:
             f"Prompting is enough: {name_of(decision.baseline)} reaches {name_of(view.metric)} {decision.baseline_value:.3f}, "
             f"and the target is {view.spec.task.target:g}."
         )
-    return decision.reasons[0] if decision.reasons else "Training would not pay."
+    return next(iter(reasons_of(decision)), "Training would not pay.")
 
 
 def what_next(view: RunView) -> list[str]:
@@ -248,5 +273,5 @@ def flatten(figures: Mapping[str, object], prefix: str = "") -> Iterator[tuple[s
             yield name, ", ".join(number(item) for item in value)
 
 
-FILTERS: Final = (name_of, capitalize_first, points, percent, p_value, usd, months, duration, number)
+FILTERS: Final = (name_of, sentence, reasons_of, capitalize_first, points, percent, p_value, usd, months, duration, number)
 """What templates call by name."""

@@ -60,7 +60,7 @@ class Data(Frozen):
     source: Address
     """A file (JSONL, JSON, CSV, Parquet; .gz too), a glob, a folder, ``s3://bucket/key``, or a hub data set as ``hf://owner/name``.
 
-    A relative path is looked up beside the spec.
+    A relative path starts at the spec's folder, one typed into a form at the worker's.
     """
     shape: Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion", "preference", "table"] = "auto"
     """Form of the records; ``auto`` decides by the fields of the first records and says so."""

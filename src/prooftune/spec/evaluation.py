@@ -141,8 +141,8 @@ class Baseline(Frozen):
     larger: Contestant = Contestant()
     """The model of the rung larger_model. It is prompted with the few-shot prompt."""
     documents: Address | None = None
-    """File, glob or folder of text (.txt, .md, .jsonl with a field ``text``) for the rung rag. A relative path is looked up beside the
-    spec."""
+    """File, glob or folder of text (.txt, .md, .jsonl with a field ``text``) for the rung rag. A relative path starts at the
+    spec's folder, one typed into a form at the worker's."""
     passages: Annotated[int, Field(ge=1, le=20)] = 3
     """Passages of the documents that the rung rag shows with each question."""
     embedding: str | None = None
@@ -191,7 +191,7 @@ class Judge(Frozen):
     """Held-out examples to judge, the first ones by id; each costs two requests."""
     human_labels: Address | None = None
     """JSONL with ``example_id`` and ``better`` (candidate, baseline or tie), to report the judge's agreement with people (Cohen's kappa).
-    A relative path is looked up beside the spec."""
+    A relative path starts at the spec's folder, one typed into a form at the worker's."""
     decides: bool = False
     """Whether the gate also requires that the judge does not prefer the baseline."""
 
@@ -243,7 +243,8 @@ class General(Frozen):
     lm_eval: Annotated[tuple[str, ...], OneOrMore] = ()
     """Tasks of lm-evaluation-harness to run as well, such as arc_easy; needs the package ``lm-eval`` and its data sets."""
     lm_eval_folder: Address | None = None
-    """Folder with lm-eval tasks of your own. A relative path is looked up beside the spec."""
+    """Folder with lm-eval tasks of your own. A relative path starts at the spec's folder, one typed into a form at the
+    worker's."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most this many items of each lm-eval task."""
 

@@ -26,7 +26,7 @@ class Alternative(Frozen):
 
 
 class RunSpec(Frozen):
-    """Everything a run depends on. Six lines are enough: ``name``, ``data.source`` and what differs from the defaults."""
+    """Everything a run depends on. ``name``, ``data.source`` and what differs from the defaults are enough."""
 
     name: Name
     """Name of the task: lower case, digits, dashes. Champions are kept under it."""

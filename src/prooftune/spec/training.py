@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -93,9 +94,15 @@ class Store(Frozen):
     """Where everything that must last is kept."""
 
     uri: Address = "./prooftune-store"
-    """A folder (relative to where the command runs) or ``s3://bucket/prefix``."""
+    """A folder, relative to where the command or the worker runs, or ``s3://bucket/prefix``."""
     endpoint_url: Address | None = None
     """For S3-compatible servers; null = AWS, or what AWS_ENDPOINT_URL says."""
+
+    @property
+    def flags(self) -> str:
+        """What a command has to say of the store where it is not the default one, to be appended."""
+        flags = "" if self.uri == Store().uri else f" --store {shlex.quote(self.uri)}"
+        return flags if self.endpoint_url is None else f"{flags} --endpoint-url {shlex.quote(self.endpoint_url)}"
 
 
 class Tracking(Frozen):

@@ -31,4 +31,5 @@ class Use(Frozen):
     hosting_hours_per_month: Annotated[float, Field(ge=0, le=744)] | None = None
     """Hours a month that the tuned model's machine is paid for; null = only while it answers."""
     prices: Address | None = None
-    """TOML file with prices of your own, over the shipped list. A relative path is looked up beside the spec."""
+    """TOML file with prices of your own, over the shipped list. A relative path starts at the spec's folder, one typed into a form at
+    the worker's."""

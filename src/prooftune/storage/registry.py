@@ -200,6 +200,25 @@ def why_not_in_use(store: ObjectStore, task: str, run_id: str) -> str:
     return _note_on(read_document(store, task)[0], run_id)
 
 
+def standing(store: ObjectStore, task: str, run_id: str) -> str:
+    """Return in a sentence whether a run is in use: since when, by whom and why, or why not; "" where that was no question."""
+    registry = read_document(store, task)[0]
+    if note := _note_on(registry, run_id):
+        return f"Not in use: {note.rstrip('.')}."
+    made = next((change for change in reversed(registry.changes) if change.champion == run_id), None)
+    if made is None:
+        return ""
+    if registry.champion != run_id:
+        return f"No longer in use: the champion of {task} is {registry.champion or 'none'}."
+    entry = registry.entry_of(run_id)
+    asked = entry.approval if entry is not None and made.action == "approve" else None
+    why = made.reason if asked is None else asked.reason
+    who = {"register": "promoted by the gate", "approve": f"approved by {made.by}", "promote": f"promoted by {made.by}"}
+    by = who.get(made.action, f"put back by {made.by}")
+    said = f": {why.rstrip('.')}" if why and made.action != "register" else ""
+    return f"In use: it is the champion of {task}, {by} on {made.at[:10]}{said}."
+
+
 def _note_on(registry: Registry, run_id: str) -> str:
     entry = registry.entry_of(run_id)
     if entry is None or entry.decision.verdict != "promote" or registry.champion == run_id:
