@@ -205,6 +205,22 @@ def test_what_an_earlier_champion_was_trained_on_is_never_held_out(store: LocalS
     assert second["holdout"] <= parts["holdout"]
 
 
+@pytest.mark.parametrize("target", [None, "corrected"], ids=["written otherwise", "with another target"])
+def test_what_the_source_writes_anew_stays_on_its_side(tmp_path: Path, target: str | None) -> None:
+    """An export in upper case, or with targets put right, leaks nothing of what was sealed into training, and holds out nothing learnt."""
+
+    def rewritten(one: Example) -> Example:
+        said = (Message(role="user", content=one.prompt[-1].content.upper()), Message(role="assistant", content=target or one.target))
+        return one.model_copy(update={"id": f"new{one.id}", "messages": said, "source": f"new/{one.source}"})
+
+    source = [rewritten(one) for one in OLD_EXAMPLES]
+    pool, _, _ = join_old([*source, *NEW], OLD, 1.0)
+    assert len(ids(pool)) == 200, "the old ones are superseded"
+    parts = splits_of(pool, tmp_path / "new", Split(), OLD)
+    assert ids(source[90:]) <= parts["holdout"]
+    assert not parts["holdout"] & ids(source[:90])
+
+
 def test_a_near_duplicate_of_what_was_left_out_is_not_held_out(tmp_path: Path) -> None:
     """The old run's weights may be gone on from, and know it nearly by heart."""
     kept, _, _ = join_old([*OLD_EXAMPLES, *NEW], OLD, 0.0)
