@@ -205,15 +205,16 @@ def test_what_an_earlier_champion_was_trained_on_is_never_held_out(store: LocalS
     assert second["holdout"] <= parts["holdout"]
 
 
+def _rewritten(one: Example, target: str | None = None) -> Example:
+    """Return an example as another export has it: in upper case, and with another target where one is given."""
+    said = (Message(role="user", content=one.prompt[-1].content.upper()), Message(role="assistant", content=target or one.target))
+    return one.model_copy(update={"id": f"new{target}{one.id}", "messages": said, "source": f"new/{one.source}"})
+
+
 @pytest.mark.parametrize("target", [None, "corrected"], ids=["written otherwise", "with another target"])
 def test_what_the_source_writes_anew_stays_on_its_side(tmp_path: Path, target: str | None) -> None:
     """An export in upper case, or with targets put right, leaks nothing of what was sealed into training, and holds out nothing learnt."""
-
-    def rewritten(one: Example) -> Example:
-        said = (Message(role="user", content=one.prompt[-1].content.upper()), Message(role="assistant", content=target or one.target))
-        return one.model_copy(update={"id": f"new{one.id}", "messages": said, "source": f"new/{one.source}"})
-
-    source = [rewritten(one) for one in OLD_EXAMPLES]
+    source = [_rewritten(one, target) for one in OLD_EXAMPLES]
     pool, _, _ = join_old([*source, *NEW], OLD, 1.0)
     assert len(ids(pool)) == 200, "the old ones are superseded"
     parts = splits_of(pool, tmp_path / "new", Split(), OLD)
@@ -295,6 +296,15 @@ def test_the_spec_says_all_of_it(store: LocalStore, tmp_path: Path) -> None:
     assert made.spec.budget.max_usd == 3.0
     cold = composed(store, tmp_path, NEW, spec_of())
     assert cold.spec.backend.start_from is None
+
+
+def test_what_is_only_written_otherwise_is_not_new(store: LocalStore, tmp_path: Path) -> None:
+    """An export in another case holds what a run would drop as duplicates; the same prompt with another target is new."""
+    crown(store, tmp_path / "run", spec_of())
+    shouted = [_rewritten(one) for one in OLD_EXAMPLES]
+    assert composed(store, tmp_path, shouted, spec_of()).nothing_new
+    made = composed(store, tmp_path, [*shouted[:-3], *(_rewritten(one, "corrected") for one in OLD_EXAMPLES[-3:])], spec_of())
+    assert (made.new, made.known) == (3, 117)
 
 
 def test_the_champion_is_not_made_again(store: LocalStore, tmp_path: Path) -> None:
