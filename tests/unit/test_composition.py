@@ -21,6 +21,7 @@ from prooftune.data.splitting import split
 from prooftune.data.validation import validate
 from prooftune.errors import DataError, IntegrityError, SpecError
 from prooftune.providers.collection import ManagedModel
+from prooftune.retraining.admission import Admission
 from prooftune.retraining.composition import Composition, compose, keep_composition, kept_composition
 from prooftune.spec import Backend, Data, Method, Old, RunSpec, Split, parse_spec
 from prooftune.storage.local import LocalStore
@@ -29,6 +30,7 @@ from prooftune.storage.registry import register
 from prooftune.training.start import start_folder, start_model, start_ref
 from prooftune.types import Decision, Example, Message, ModelRef, Record, SplitName
 from prooftune.watching.signals import Signal
+from tasks.retraining import begun_before
 
 CHAMPION = "toy-champion"
 ROWS = toy_rows(200, seed=0)
@@ -327,6 +329,18 @@ def test_what_was_composed_is_kept_for_whoever_goes_on(store: LocalStore, tmp_pa
     store.put(key, b"{}")
     with pytest.raises(IntegrityError, match="is no composition"):
         kept_composition(store, signal)
+
+
+def test_what_a_failed_attempt_had_composed_is_not_gone_on_with(store: LocalStore, tmp_path: Path) -> None:
+    """A start after a failure composes anew; where it dies before it has, its successor finds nothing of days ago."""
+    spec = spec_of(store={"uri": store.uri})
+    made = composed(store, tmp_path, NEW, spec)
+    signal = Signal(kind="data", task="toy", digest="d1", reason="because", at="2026-11-26T00:00:00+00:00")
+    keep_composition(store, signal, made)
+    resumed, anew = (Admission(decision="start", reason="", resumes=resumes) for resumes in (True, False))
+    assert begun_before(spec, signal, resumed) == made
+    assert begun_before(spec, signal, anew) is None
+    assert begun_before(spec, signal, resumed) is None
 
 
 # What it goes on from

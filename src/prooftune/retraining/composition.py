@@ -96,6 +96,11 @@ def keep_composition(store: ObjectStore, signal: Signal, made: Composition) -> N
     store.put(_key_of(signal), (made.model_dump_json(indent=1) + "\n").encode())
 
 
+def forget_composition(store: ObjectStore, signal: Signal) -> None:
+    """Keep it no longer."""
+    store.delete(_key_of(signal))
+
+
 def kept_composition(store: ObjectStore, signal: Signal) -> Composition | None:
     """Return what was kept, or None.
 
