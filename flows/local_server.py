@@ -81,7 +81,7 @@ def start_server(waiting: Callable[[], None] = lambda: None) -> LocalServer:
     folder = state_folder()
     with FileLock(folder / "server.lock", fallback_to_soft=False):
         if server := running_server():
-            _wait(server, folder)  # a busy machine may make it slow to answer
+            _wait(server, folder, started_now=False)  # a busy machine may make it slow to answer
             return server
         waiting()
         [port] = free_ports(PORT)
@@ -142,5 +142,6 @@ def create_work_pool(api_url: str) -> None:
             raise EnvironmentLacks(f"the Prefect server at {api_url} refused to make the work pool {WORK_POOL!r}: {error}") from None
 
 
-def _wait(server: LocalServer, folder: Path) -> None:
-    await_answer(server, lambda: healthy(server.api_url), folder / "server.log", f"the local Prefect server at {server.api_url}")
+def _wait(server: LocalServer, folder: Path, *, started_now: bool = True) -> None:
+    what = f"the local Prefect server at {server.api_url}"
+    await_answer(server, lambda: healthy(server.api_url), folder / "server.log", what, started_now=started_now)

@@ -108,11 +108,12 @@ def as_account(account: str | None) -> dict[str, Any]:
     return {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []}
 
 
-def await_answer(record: ProcessRecord, answers: Callable[[], bool], log: Path, what: str) -> None:
+def await_answer(record: ProcessRecord, answers: Callable[[], bool], log: Path, what: str, *, started_now: bool = True) -> None:
     """Wait until a server answers.
 
     Raises:
-        EnvironmentLacks: it ends, or does not answer in time; the message ends with what its log says. It is stopped then.
+        EnvironmentLacks: it ends, or does not answer in time; the message ends with what its log says. It is stopped then, unless it ran
+            before: others may be at work with it, and it may only be slow.
     """
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -121,7 +122,8 @@ def await_answer(record: ProcessRecord, answers: Callable[[], bool], log: Path, 
         if record.process() is None:
             break
         time.sleep(0.25)
-    stop(record)
+    if started_now:
+        stop(record)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
     raise EnvironmentLacks(f"{what} did not answer within {START_S:.0f} s. Its log, {log}, ends:\n{tail}")
 

@@ -39,7 +39,8 @@ class Running:
         """Wait until it answers."""
         team, part = self.part.team, self.part
         where = f" at {part.address}" if part.address else ""
-        await_answer(self.record, lambda: part.answers(self.record), _log(team, part.name), f"the team's {part.what}{where}")
+        log, what = _log(team, part.name), f"the team's {part.what}{where}"
+        await_answer(self.record, lambda: part.answers(self.record), log, what, started_now=self.started_now)
 
     def described(self) -> dict[str, Any]:
         """Return it as JSON."""

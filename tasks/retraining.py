@@ -17,7 +17,7 @@ from prooftune.economics.spending import read_month
 from prooftune.report.wording import reasons_of, visible
 from prooftune.retraining import claims
 from prooftune.retraining.admission import Admission, admit
-from prooftune.retraining.composition import Composition, compose, keep_composition, kept_composition
+from prooftune.retraining.composition import Composition, compose, forget_composition, keep_composition, kept_composition
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import open_store
 from prooftune.types import RunResult, RunWaiting, StageOutput
@@ -51,8 +51,15 @@ def ask_admission(spec: RunSpec, signal: Signal, holder: str) -> Admission:
 
 
 def begun_before(spec: RunSpec, signal: Signal, admission: Admission) -> Composition | None:
-    """Return what a process that died over this retraining had composed: the same run is gone on with."""
-    return kept_composition(open_store(spec.store), signal) if admission.resumes else None
+    """Return what a process that died over this retraining had composed: the same run is gone on with.
+
+    What an attempt that failed had composed is forgotten: whoever goes on with this one must not take it for this one's.
+    """
+    objects = open_store(spec.store)
+    if admission.resumes:
+        return kept_composition(objects, signal)
+    forget_composition(objects, signal)
+    return None
 
 
 @task(**errand("compose", 60))

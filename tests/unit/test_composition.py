@@ -21,6 +21,7 @@ from prooftune.data.splitting import split
 from prooftune.data.validation import validate
 from prooftune.errors import DataError, IntegrityError, SpecError
 from prooftune.providers.collection import ManagedModel
+from prooftune.retraining.admission import Admission
 from prooftune.retraining.composition import Composition, compose, keep_composition, kept_composition
 from prooftune.spec import Backend, Data, Method, Old, RunSpec, Split, parse_spec
 from prooftune.storage.local import LocalStore
@@ -29,6 +30,7 @@ from prooftune.storage.registry import register
 from prooftune.training.start import start_folder, start_model, start_ref
 from prooftune.types import Decision, Example, Message, ModelRef, Record, SplitName
 from prooftune.watching.signals import Signal
+from tasks.retraining import begun_before
 
 CHAMPION = "toy-champion"
 ROWS = toy_rows(200, seed=0)
@@ -205,6 +207,23 @@ def test_what_an_earlier_champion_was_trained_on_is_never_held_out(store: LocalS
     assert second["holdout"] <= parts["holdout"]
 
 
+def _rewritten(one: Example, target: str | None = None) -> Example:
+    """Return an example as another export has it: in upper case, and with another target where one is given."""
+    said = (Message(role="user", content=one.prompt[-1].content.upper()), Message(role="assistant", content=target or one.target))
+    return one.model_copy(update={"id": f"new{target}{one.id}", "messages": said, "source": f"new/{one.source}"})
+
+
+@pytest.mark.parametrize("target", [None, "corrected"], ids=["written otherwise", "with another target"])
+def test_what_the_source_writes_anew_stays_on_its_side(tmp_path: Path, target: str | None) -> None:
+    """An export in upper case, or with targets put right, leaks nothing of what was sealed into training, and holds out nothing learnt."""
+    source = [_rewritten(one, target) for one in OLD_EXAMPLES]
+    pool, _, _ = join_old([*source, *NEW], OLD, 1.0)
+    assert len(ids(pool)) == 200, "the old ones are superseded"
+    parts = splits_of(pool, tmp_path / "new", Split(), OLD)
+    assert ids(source[90:]) <= parts["holdout"]
+    assert not parts["holdout"] & ids(source[:90])
+
+
 def test_a_near_duplicate_of_what_was_left_out_is_not_held_out(tmp_path: Path) -> None:
     """The old run's weights may be gone on from, and know it nearly by heart."""
     kept, _, _ = join_old([*OLD_EXAMPLES, *NEW], OLD, 0.0)
@@ -281,6 +300,15 @@ def test_the_spec_says_all_of_it(store: LocalStore, tmp_path: Path) -> None:
     assert cold.spec.backend.start_from is None
 
 
+def test_what_is_only_written_otherwise_is_not_new(store: LocalStore, tmp_path: Path) -> None:
+    """An export in another case holds what a run would drop as duplicates; the same prompt with another target is new."""
+    crown(store, tmp_path / "run", spec_of())
+    shouted = [_rewritten(one) for one in OLD_EXAMPLES]
+    assert composed(store, tmp_path, shouted, spec_of()).nothing_new
+    made = composed(store, tmp_path, [*shouted[:-3], *(_rewritten(one, "corrected") for one in OLD_EXAMPLES[-3:])], spec_of())
+    assert (made.new, made.known) == (3, 117)
+
+
 def test_the_champion_is_not_made_again(store: LocalStore, tmp_path: Path) -> None:
     """No new example: nothing new; unless the base model or the method is another one, as after a sunset."""
     crown(store, tmp_path / "run", spec_of())
@@ -301,6 +329,18 @@ def test_what_was_composed_is_kept_for_whoever_goes_on(store: LocalStore, tmp_pa
     store.put(key, b"{}")
     with pytest.raises(IntegrityError, match="is no composition"):
         kept_composition(store, signal)
+
+
+def test_what_a_failed_attempt_had_composed_is_not_gone_on_with(store: LocalStore, tmp_path: Path) -> None:
+    """A start after a failure composes anew; where it dies before it has, its successor finds nothing of days ago."""
+    spec = spec_of(store={"uri": store.uri})
+    made = composed(store, tmp_path, NEW, spec)
+    signal = Signal(kind="data", task="toy", digest="d1", reason="because", at="2026-11-26T00:00:00+00:00")
+    keep_composition(store, signal, made)
+    resumed, anew = (Admission(decision="start", reason="", resumes=resumes) for resumes in (True, False))
+    assert begun_before(spec, signal, resumed) == made
+    assert begun_before(spec, signal, anew) is None
+    assert begun_before(spec, signal, resumed) is None
 
 
 # What it goes on from

@@ -133,6 +133,18 @@ def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
     assert time.monotonic() - before < 10
 
 
+@pytest.mark.parametrize("started_now", [True, False], ids=["one of now", "one that ran before"])
+def test_a_server_that_is_only_slow_is_stopped_by_none_but_who_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started_now: bool
+) -> None:
+    """What ran before, and runs others may be using, goes on running where it does not answer in time."""
+    monkeypatch.setattr("flows.processes.START_S", 0.1)
+    record = started(tmp_path, "import time; time.sleep(60)")
+    with pytest.raises(EnvironmentLacks, match="did not answer"):
+        await_answer(record, lambda: False, tmp_path / "one.log", "the server X", started_now=started_now)
+    assert stop(record) is not started_now
+
+
 def test_a_taken_port_is_replaced() -> None:
     """The preferred port is given where it is free, another where it is taken, and never one twice."""
     with socket.socket() as taken:

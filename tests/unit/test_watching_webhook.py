@@ -144,6 +144,7 @@ def test_what_is_no_request_is_refused(address: str, told: Told, body: bytes | d
 def test_a_large_body_is_not_even_read(address: str, told: Told) -> None:
     """A body over the limit is refused by its announced length, and one without a length as well."""
     assert post(address, b"{}", **{"Content-Length": str(MAX_BODY + 1)})[0] == 413
+    assert post(address, b"{}", **{"Content-Length": "9" * 5000})[0] == 413
     assert post(address, b"{}", **{"Content-Length": "-1"})[0] == 411
     assert not told
 

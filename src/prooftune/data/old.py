@@ -91,7 +91,7 @@ def join_old(examples: Sequence[Example], old: OldRun, keep: float) -> tuple[lis
                 continue
             added.append(example)
             if example.rejected is None and prompt_key(example) in prompts:
-                reason = "the source has its prompt with another target, which is newer"
+                reason = "the source has its prompt, with another target or written otherwise, and is newer"
                 findings.append(Finding(where=example.source, code="superseded", reason=reason, action="dropped"))
             else:
                 kept.append(example)

@@ -216,22 +216,29 @@ def _held_out_before(units: Sequence[_Unit], old: OldRun | None) -> tuple[list[_
     """Return the units that an old run held out, and those from which the rest of the holdout is drawn: all that it did not know."""
     if old is None:
         return [], units
-    again = [unit for unit in units if any(row.id in old.sealed for row in unit.examples)]
-    known = old.sealed | old.learnt | _like_what_is_gone(units, old)
+    sealed, taught = _like_what_is_gone(units, old)
+    sealed |= old.sealed
+    again = [unit for unit in units if any(row.id in sealed for row in unit.examples)]
+    known = sealed | old.learnt | taught
     return again, [unit for unit in units if not any(row.id in known for row in unit.examples)]
 
 
-def _like_what_is_gone(units: Sequence[_Unit], old: OldRun) -> set[str]:
-    """Return the ids of near-duplicates of what the old run was trained on and is not among the examples: no group tells of those."""
+def _like_what_is_gone(units: Sequence[_Unit], old: OldRun) -> tuple[set[str], set[str]]:
+    """Return the ids of near-duplicates of what the old run held out, and of what it was trained on, that is not among the examples.
+
+    No group tells of those: what the source writes otherwise, or with another target, has superseded them, and what is not to be learnt
+    from again was left out.
+    """
     rows = [row for unit in units for row in unit.examples]
     here = {row.id for row in rows}
-    gone = [example for example in old.taught if example.id not in here]
-    if not gone:
-        return set()
-    texts = ["\n".join(message.content for message in one.prompt if message.role == "user") for one in (*gone, *rows)]
+    sealed, taught = ([one for one in part if one.id not in here] for part in (old.splits["holdout"], old.taught))
+    if not sealed and not taught:
+        return set(), set()
+    texts = ["\n".join(message.content for message in one.prompt if message.role == "user") for one in (*sealed, *taught, *rows)]
     groups = find_clusters(texts).groups
-    theirs = set(groups[: len(gone)]) - {""}
-    return {row.id for row, group in zip(rows, groups[len(gone) :], strict=True) if group in theirs}
+    theirs = set(groups[: len(sealed)]) - {""}, set(groups[len(sealed) : -len(rows)]) - {""}
+    like = ({row.id for row, group in zip(rows, groups[-len(rows) :], strict=True) if group in some} for some in theirs)
+    return next(like), next(like)
 
 
 def _count(amount: Amount, total: int) -> int:

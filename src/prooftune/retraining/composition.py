@@ -20,7 +20,7 @@ from prooftune.storage.manifest import find_run
 from prooftune.storage.objects import NoSuchObject, ObjectStore
 from prooftune.storage.registry_document import read_document
 from prooftune.types import Example, Frozen
-from prooftune.watching.looks import examples_of, tried_runs
+from prooftune.watching.looks import new_ones, tried_runs
 from prooftune.watching.signals import Signal
 
 
@@ -72,8 +72,8 @@ def compose(store: ObjectStore, spec: RunSpec, examples: Path, left_usd: float |
     """
     registry, _ = read_document(store, spec.name)
     champion = registry.champion
-    ids = {example.id for example in read_lines(examples, Example)}
-    known = set().union(*(examples_of(store, run) for run in tried_runs(registry)))
+    valid = list(read_lines(examples, Example))
+    ids, new = {example.id for example in valid}, new_ones(store, tried_runs(registry), valid)
     fields = spec.model_dump()
     if champion is not None:
         fields["data"]["old"] = {"run": champion, "keep": spec.retrain.keep_old}
@@ -82,8 +82,8 @@ def compose(store: ObjectStore, spec: RunSpec, examples: Path, left_usd: float |
         fields["budget"]["max_usd"] = min(spec.budget.max_usd, left_usd)
     return Composition(
         champion=champion,
-        new=len(ids - known),
-        known=len(ids & known),
+        new=len(new),
+        known=len(ids - new),
         keep_old=spec.retrain.keep_old,
         same_method=champion is not None and _basis(spec) == _basis(_spec_of(store, champion)),
         warm=champion is not None and spec.retrain.warm_start,
@@ -94,6 +94,11 @@ def compose(store: ObjectStore, spec: RunSpec, examples: Path, left_usd: float |
 def keep_composition(store: ObjectStore, signal: Signal, made: Composition) -> None:
     """Keep what a retraining is made from, so that whoever goes on with it after a crash makes the same run."""
     store.put(_key_of(signal), (made.model_dump_json(indent=1) + "\n").encode())
+
+
+def forget_composition(store: ObjectStore, signal: Signal) -> None:
+    """Keep it no longer."""
+    store.delete(_key_of(signal))
 
 
 def kept_composition(store: ObjectStore, signal: Signal) -> Composition | None:

@@ -27,7 +27,7 @@ from prooftune.storage.registry_document import Registry
 from prooftune.storage.registry_document import read_document as read_registry
 from prooftune.types import Example, Finding, Frozen
 from prooftune.watching.listing import Listing, list_source
-from prooftune.watching.looks import FOLDER, Look, Quiet, examples_of, stamp, tried_runs
+from prooftune.watching.looks import FOLDER, Look, Quiet, new_ones, stamp, tried_runs
 from prooftune.watching.signals import Signal
 
 SHOWN = 5
@@ -138,9 +138,9 @@ def _validated(store: ObjectStore, spec: RunSpec, registry: Registry, out: Path)
     if cut_off:
         return {"rejected": rejected, "problems": tuple(cut_off[:SHOWN])}
     validate(out / "records.jsonl", out / "problems.jsonl", spec.data, out)
-    ids = {example.id for example in read_lines(out / "examples.jsonl", Example)}
-    known = set().union(*(examples_of(store, run) for run in tried_runs(registry)))
-    return {"rejected": rejected, "digest": digest(sorted(ids)), "examples": len(ids), "new": len(ids - known)}
+    examples = list(read_lines(out / "examples.jsonl", Example))
+    ids, new = {example.id for example in examples}, new_ones(store, tried_runs(registry), examples)
+    return {"rejected": rejected, "digest": digest(sorted(ids)), "examples": len(ids), "new": len(new)}
 
 
 def _said(spec: RunSpec, registry: Registry, counted: Counted, listing: Listing, now: datetime) -> Look:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import yaml
 
+from prooftune.data.cleaning import prompt_key, target_key
 from prooftune.data.lines import read_lines
 from prooftune.data.reading import read_source
 from prooftune.errors import DataError
@@ -22,7 +23,7 @@ from prooftune.spec import RunSpec, parse_spec
 from prooftune.storage.manifest import Manifest, read_manifest
 from prooftune.storage.objects import NoSuchObject, ObjectStore
 from prooftune.storage.registry_document import Registry, champions_in_line, read_document
-from prooftune.types import Example, Frozen, Metric, Record
+from prooftune.types import Example, Frozen, Metric, Record, SplitName
 from prooftune.watching.signals import Kind, Signal
 
 FOLDER = "watch/"
@@ -97,6 +98,32 @@ def examples_of(store: ObjectStore, run_id: str) -> set[str]:
     except (NoSuchObject, KeyError):
         return set()
     return {row["id"] for row in csv.DictReader(io.StringIO(profile)) if row["status"] == "kept"}
+
+
+def new_ones(store: ObjectStore, runs: Sequence[str], examples: Iterable[Example]) -> set[str]:
+    """Return the ids of the examples that none of the runs was made from, nor from one of the same prompt and target once normalised.
+
+    Of runs that have published no splits, only the ids are known.
+    """
+    known = set().union(*(examples_of(store, run) for run in runs))
+    others = {example.id: example for example in examples if example.id not in known}
+    written_otherwise: set[tuple[str, str]] = set()
+    for run in runs if others else ():
+        written_otherwise |= _contents_of(store, run)
+    return {name for name, example in others.items() if _content(example) not in written_otherwise}
+
+
+def _contents_of(store: ObjectStore, run_id: str) -> set[tuple[str, str]]:
+    try:
+        files = read_manifest(store, run_id).files
+        refs = [files[name] for name in (f"{split}.jsonl" for split in get_args(SplitName)) if name in files]
+        return {_content(example) for ref in refs for example in read_lines(store.fetch(ref), Example)}
+    except NoSuchObject:
+        return set()
+
+
+def _content(example: Example) -> tuple[str, str]:
+    return prompt_key(example), target_key(example)
 
 
 def tried_runs(registry: Registry) -> tuple[str, ...]:
