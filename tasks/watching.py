@@ -56,7 +56,9 @@ def ask_again(spec: RunSpec) -> Reevaluation | None:
     found = evaluate_again(open_store(spec.store), spec, datetime.now(UTC), report_to_ui("evaluate"))
     if found is not None:
         figures = found.model_dump(mode="json", exclude={"evaluation", "libraries"})
-        show_figures(figures, key="holdout-again", description=f"{found.champion}: {found.metric} {found.value:.3f} on {found.at:%Y-%m-%d}")
+        cost = "" if found.usd is None else f", for ${found.usd:.4f}"
+        told = f"{found.champion}: {found.metric} {found.value:.3f} on {found.at:%Y-%m-%d}{cost}"
+        show_figures(figures, key="holdout-again", description=told)
     return found
 
 
