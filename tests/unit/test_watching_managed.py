@@ -62,3 +62,15 @@ def test_a_provider_that_fails_half_way_is_asked_for_the_rest(watched: Watched, 
     found = evaluate_again(watched.store, watched.spec, today())
     assert found is not None
     assert (found.changed, len(rest)) == (0, HOLDOUT - HOLDOUT // 2)
+
+
+@pytest.mark.parametrize("provider", ["openai", "fireworks"])
+def test_the_answers_of_an_earlier_batch_are_not_taken_for_new_ones(provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is known again by its questions, which are the same each night: each is asked directly, and costs twice as much."""
+    with crown(provider, tmp_path, batch=True) as watched:
+        asked = questions_of(watched, monkeypatch, answer="no idea")
+        found = evaluate_again(watched.store, watched.spec, today())
+        assert found is not None
+        assert (len(asked), found.changed) == (HOLDOUT, HOLDOUT)
+        [item] = watched.month.items
+        assert provider in BY_THE_HOUR or item.held_usd == pytest.approx(watched.usd_of(asked))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -95,13 +96,19 @@ def _read(store: ObjectStore, key: str) -> Reevaluation | None:
         return None
 
 
+def _without_batch(rival: ChampionFiles) -> ChampionFiles:
+    """Return the champion to be asked directly: a batch is known again by its questions, and would bring the answers of the last one."""
+    provider = rival.spec.provider.model_copy(update={"batch": False})
+    return replace(rival, spec=rival.spec.model_copy(update={"provider": provider}))
+
+
 def _evaluated(store: ObjectStore, spec: RunSpec, rival: ChampionFiles, out: Path, now: datetime, report: Report) -> Reevaluation:
     """Ask every question; after a kill, answers of a provider that came are not asked for again."""
     task = rival.spec.task
     published = published_metric(store, rival.run_id, task.metric)
     if published is None:
         raise DataError(f"the champion {rival.run_id} has published no {task.metric} to compare with")
-    contender = open_champion(rival, store, rival.spec.data.residency, out, NAME)
+    contender = open_champion(_without_batch(rival), store, rival.spec.data.residency, out, NAME)
     contest = open_contest(trained_on(rival.train), rival.holdout, rival.holdout_sha256, task, contender.counter)
     bill = nightly_bill(store, spec, rival, now, out) if rival.managed else None
     with bill.held() if bill else nullcontext(), contender.open() as answerer:
