@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from fixtures_stand_ins import PROVIDERS
 from fixtures_watched import BY_THE_HOUR, HOLDOUT, Watched, crown, fail_half_way, questions_of, today
+from fixtures_watching import drop, promoted, rows, spec_of
 
+from prooftune.spec import Store
+from prooftune.storage.objects import open_store
 from prooftune.watching.looks import Quiet
 from prooftune.watching.nightly import evaluate_again
 from prooftune.watching.quality import look_at_quality
 from prooftune.watching.signals import Signal
+from tasks.policies import GPU
+from tasks.watching import queue_of
 
 
 @pytest.fixture(scope="module", params=PROVIDERS)
@@ -41,6 +46,19 @@ def test_the_provider_is_asked_the_holdout_again(watched: Watched, monkeypatch: 
     assert isinstance(look_at_quality(watched.store, watched.spec, today()), Quiet)
     again = evaluate_again(watched.store, watched.spec, today())
     assert (again, len(asked)) == (found, HOLDOUT), "once a day"
+
+
+def test_only_a_champion_on_this_machine_waits_for_its_gpu(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is none, nobody does."""
+    at_provider = watched.spec.model_copy(update={"store": Store(uri=watched.store.uri)})
+    here = spec_of(tmp_path / "here")
+    (tmp_path / "here").mkdir()
+    drop(tmp_path / "here", "a.jsonl", rows(40))
+    promoted(open_store(here.store), here, tmp_path / "here")
+    for gpu, waits in ((None, ()), ("/usr/bin/nvidia-smi", (GPU,))):
+        monkeypatch.setattr("shutil.which", lambda name, gpu=gpu: gpu)
+        assert (queue_of(at_provider), queue_of(here)) == ((), waits)
+    assert queue_of(here.model_copy(update={"name": "untrained"})) == ()
 
 
 def test_a_model_that_its_provider_made_worse_is_a_signal(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
