@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from prooftune.spec import RunSpec
-from tasks.watching import ask_again, looked, tell
+from tasks.watching import asked_again, looked, tell
 
 
 @flow(name="watch-data", flow_run_name="{spec.name}: look for new data", validate_parameters=True)
@@ -37,6 +37,6 @@ def watch_models(spec: RunSpec) -> State[Any]:
 @flow(name="evaluate-champion", flow_run_name="{spec.name}: ask the holdout again", validate_parameters=True)
 def evaluate_champion(spec: RunSpec) -> State[Any]:
     """Ask the champion its sealed holdout again, and tell where it has dropped."""
-    if ask_again(spec) is None:
+    if asked_again(spec) is None:
         return Completed(message=f"{spec.name} has no champion yet")
     return tell(spec, (looked(spec, "quality"),))

@@ -6,11 +6,12 @@ import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
+from prefect import tags, task
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from prooftune.evaluation.champion_files import answers_here
 from prooftune.report.wording import visible
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import open_store
@@ -45,7 +46,7 @@ def look(spec: RunSpec, kind: Kind) -> Look:
 @task(
     name="ask-again",
     task_run_name="ask the champion the holdout again",
-    tags=["prooftune", "evaluate", *([GPU] if shutil.which("nvidia-smi") else [])],
+    tags=["prooftune", "evaluate"],
     timeout_seconds=12 * 3600,
     **LOOK,
 )
@@ -56,8 +57,21 @@ def ask_again(spec: RunSpec) -> Reevaluation | None:
     found = evaluate_again(open_store(spec.store), spec, datetime.now(UTC), report_to_ui("evaluate"))
     if found is not None:
         figures = found.model_dump(mode="json", exclude={"evaluation", "libraries"})
-        show_figures(figures, key="holdout-again", description=f"{found.champion}: {found.metric} {found.value:.3f} on {found.at:%Y-%m-%d}")
+        cost = "" if found.usd is None else f", for ${found.usd:.4f}"
+        told = f"{found.champion}: {found.metric} {found.value:.3f} on {found.at:%Y-%m-%d}{cost}"
+        show_figures(figures, key="holdout-again", description=told)
     return found
+
+
+def asked_again(spec: RunSpec) -> Reevaluation | None:
+    """Ask the champion again; one that needs the GPU waits for it."""
+    with tags(*queue_of(spec)):
+        return ask_again(spec)
+
+
+def queue_of(spec: RunSpec) -> tuple[str, ...]:
+    """Return the tag of the GPU where there is one and the champion answers on this machine; one at its provider waits for nothing."""
+    return (GPU,) if shutil.which("nvidia-smi") and answers_here(open_store(spec.store), spec.name) else ()
 
 
 def looked(spec: RunSpec, kind: Kind) -> Look:

@@ -16,9 +16,10 @@ from tests_support import write_jsonl
 
 from flows.retrain import retrain
 from flows.watch import evaluate_champion
+from prooftune.economics.spending import spent
 from prooftune.providers.serving import read_leases
 from prooftune.sandbox.models import Answered, CannedBrain
-from prooftune.spec import RunSpec, parse_spec
+from prooftune.spec import Budget, RunSpec, parse_spec
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.storage.registry import read_registry
@@ -81,6 +82,12 @@ def test_it_is_watched_and_retrained(here: StandIn, monkeypatch: pytest.MonkeyPa
     store = open_store(spec.store)
     assert retrained(spec).startswith("promote: ")
     champion = read_registry(store, spec.name)["champion"]
+    full = spec.model_copy(update={"budget": Budget(project="full", monthly_usd=0)})
+    state = evaluate_champion(full, return_state=True)
+    assert state.is_failed()
+    assert f"asking {champion} again on" in str(state.message)
+    assert "budget.monthly_usd of the project full is $0.00" in str(state.message)
+
     asked: list[str] = []
     as_tuned = CannedBrain.answer
 
@@ -98,6 +105,8 @@ def test_it_is_watched_and_retrained(here: StandIn, monkeypatch: pytest.MonkeyPa
     found = newest_evaluation(store, spec.name, champion)
     assert found is not None
     assert (found.value, found.changed) == (0, HOLDOUT)
+    assert found.usd is not None
+    assert [item.usd for item in spent(store, spec.budget.project).items if item.of_evaluation] == [found.usd]
     assert left(here, store) == []
 
     signal = look_at_quality(store, spec, found.at)

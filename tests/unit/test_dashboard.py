@@ -265,6 +265,20 @@ def test_spend_stands_against_the_budget_of_the_newest_spec(address: Path) -> No
     assert "$15.50 billed for 1 run, $80 held for 1 run; $4.50 left" in text
 
 
+def test_an_evaluation_of_a_champion_is_no_run(tmp_path: Path) -> None:
+    """The month says how many of each there are."""
+    store = open_store(Store(uri=str(tmp_path / "store")))
+    for number in range(3):
+        key = spending.evaluation_key("triage-1", NOW + timedelta(days=number))
+        spending.hold(store, "shared", key, 0.25, None, NOW)
+        if number:
+            spending.settle(store, "shared", key, 0.4)
+    spending.hold(store, "shared", "triage-1", 20, None, NOW)
+    spending.settle(store, "shared", "triage-1", 15)
+    text = " ".join(Page(render(read_dashboard(store, NOW))).text.split())
+    assert "$15.80 billed for 1 run and 2 nightly evaluations, $0.25 held for 1 nightly evaluation; no published spec" in text
+
+
 def test_what_waits_for_a_person_comes_first_with_the_command_that_settles_it(address: Path) -> None:
     """Open questions, jobs to reconcile, what dead runs left and budgets that are nearly spent; answered and ended ones are not there."""
     view = seen(address)

@@ -107,12 +107,19 @@ class Month(Frozen):
     """``budget.monthly_usd`` of the project's newest spec; None = it sets no limit, or none is known."""
     limit_known: bool
     items: tuple[Item, ...]
-    """One a run."""
+    """One a run, and one a day for each champion that was asked its holdout again at its provider."""
 
     @property
     def usd(self) -> float:
         """What counts against the limit."""
         return self.billed_usd + self.held_usd
+
+    def counted(self, *, held: bool) -> str:
+        """Return how many runs and evaluations hold, or were billed: ``2 runs and 1 nightly evaluation``; empty = none."""
+        items = [item for item in self.items if (item.billed_usd is None) is held]
+        asked = sum(item.of_evaluation for item in items)
+        counts = {"run": len(items) - asked, "nightly evaluation": asked}
+        return " and ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count)
 
 
 class Dashboard(Frozen):

@@ -27,6 +27,7 @@ METERS: Mapping[str, tuple[Part, Meter, Meter]] = {
     "candidate": ("tuned model", "tuned_input", "tuned_output"),
     "candidate_old": ("tuned model", "tuned_input", "tuned_output"),
     "champion_new": ("tuned model", "tuned_input", "tuned_output"),
+    "champion_again": ("tuned model", "tuned_input", "tuned_output"),
 }
 """Part and prices of a file of answers, by whose answers they are."""
 ESTIMATED: Mapping[str, Part] = {
@@ -136,18 +137,26 @@ def _answers(spec: RunSpec, output: StageOutput, offer: str, prices: PriceList, 
         who = name.rpartition("/")[2].removesuffix(ANSWERS).removeprefix("general.")
         if not name.endswith(ANSWERS) or who not in METERS:
             continue
-        part, *meters = METERS[who]
         larger = spec.baseline.larger
         at = f"{larger.provider}/{larger.model}" if who == "larger_model" else offer
-        read_usd, written_usd = (price_of(prices, at, meter) / 1e6 for meter in meters)
-        tokens, usd = 0, 0.0
-        for kept in read_lines(store.fetch(ref), KeptAnswer):
-            answer = kept.answer
-            share = BATCH_SHARE if answer.latency_s is None else 1.0
-            tokens += answer.prompt_tokens + answer.answer_tokens
-            usd += (answer.prompt_tokens * read_usd + answer.answer_tokens * written_usd) * share
-        what = f"{output.stage}: answers of {who.replace('_', ' ')}"
-        yield BillLine(part=part, what=what, quantity=tokens, unit="tokens", usd=usd, told_by=at)
+        yield answers_line(output.stage, who, read_lines(store.fetch(ref), KeptAnswer), at, prices)
+
+
+def answers_line(stage: str, who: str, answers: Iterable[KeptAnswer], offer: str, prices: PriceList) -> BillLine:
+    """Return what kept answers cost by their tokens, those of a batch its share.
+
+    Raises:
+        SpecError: the price list lacks a price of the offer, also where there is no answer.
+    """
+    part, *meters = METERS[who]
+    read_usd, written_usd = (price_of(prices, offer, meter) / 1e6 for meter in meters)
+    tokens, usd = 0, 0.0
+    for answer in (kept.answer for kept in answers):
+        share = BATCH_SHARE if answer.latency_s is None else 1.0
+        tokens += answer.prompt_tokens + answer.answer_tokens
+        usd += (answer.prompt_tokens * read_usd + answer.answer_tokens * written_usd) * share
+    what = f"{stage}: answers of {who.replace('_', ' ')}"
+    return BillLine(part=part, what=what, quantity=tokens, unit="tokens", usd=usd, told_by=offer)
 
 
 def _judge(figures: Mapping[str, Any]) -> Iterator[BillLine]:
@@ -158,7 +167,7 @@ def _judge(figures: Mapping[str, Any]) -> Iterator[BillLine]:
 
 def _hosting(estimate: Estimate, outputs: Mapping[str, StageOutput], store: ObjectStore) -> Iterator[BillLine]:
     """Yield what the tuned model's place costs, by the estimate's own price of it: the hours that it ran, or the month that has begun."""
-    price = next((line for line in estimate.lines if ESTIMATED[line.what.partition(",")[0]] == "hosting"), None)
+    price = hosting_price(estimate)
     if price is None or "train" not in outputs:
         return
     if price.unit == "month":
@@ -167,9 +176,19 @@ def _hosting(estimate: Estimate, outputs: Mapping[str, StageOutput], store: Obje
     for stage in STAGES:
         files = [ref for name, ref in sorted(outputs[stage].artifacts.items()) if name.endswith(ENDING)] if stage in outputs else []
         if files:
-            hours = sum(row.hours for ref in files for row in read_lines(store.fetch(ref), Hosted))
-            usd = hours * price.usd_per_unit
-            yield BillLine(part="hosting", what=f"{stage}: deployment", quantity=hours, unit="hour", usd=usd, told_by=estimate.offer)
+            yield hours_line(stage, (row for ref in files for row in read_lines(store.fetch(ref), Hosted)), price, estimate.offer)
+
+
+def hosting_price(estimate: Estimate) -> Line | None:
+    """Return the estimate's line of the tuned model's place; None = it needs none that is paid for by time."""
+    return next((line for line in estimate.lines if ESTIMATED[line.what.partition(",")[0]] == "hosting"), None)
+
+
+def hours_line(stage: str, hosted: Iterable[Hosted], price: Line, offer: str) -> BillLine:
+    """Return what the hours that a deployment ran cost, by an estimate's price of an hour."""
+    hours = sum(row.hours for row in hosted)
+    usd = hours * price.usd_per_unit
+    return BillLine(part="hosting", what=f"{stage}: deployment", quantity=hours, unit="hour", usd=usd, told_by=offer)
 
 
 def _left_out(

@@ -2,14 +2,14 @@
 
 One small document per project and calendar month (UTC) in the object store, ``ledger/spending/PROJECT/YYYY-MM.json``, changed by
 compare-and-swap: runs on several hosts together never hold more than the limit. A run holds once, however often it asks, and its bill
-counts in the month in which it was held.
+counts in the month in which it was held. So does the evaluation of a champion at its provider on a day.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -20,6 +20,7 @@ from prooftune.storage.objects import ObjectStore
 from prooftune.types import Frozen
 
 FOLDER = "ledger/spending/"
+_ASKING = "asking "
 _DIGITS = 6
 """Decimal places of USD that amounts are compared in: sums of binary fractions miss a limit by less."""
 
@@ -33,10 +34,10 @@ class BudgetExceeded(ProoftuneError, ValueError):
 
 
 class Item(Frozen):
-    """What one run holds, or was billed."""
+    """What one run, or one evaluation of a champion, holds or was billed."""
 
     key: str
-    """Run: the task's name and the digest of its inputs."""
+    """Run: the task's name and the digest of its inputs; evaluation: ``evaluation_key``."""
     held_usd: USD
     billed_usd: USD | None = None
     """None = not settled yet: what is held counts."""
@@ -47,6 +48,11 @@ class Item(Frozen):
     def usd(self) -> float:
         """What counts against the limit."""
         return self.held_usd if self.billed_usd is None else self.billed_usd
+
+    @property
+    def of_evaluation(self) -> bool:
+        """Whether a champion was asked its holdout again; else it is of a run or its job."""
+        return self.key.startswith(_ASKING)
 
     @property
     def error(self) -> float | None:
@@ -86,6 +92,11 @@ class Month(Frozen):
         return self.model_copy(update={"items": tuple(item for item in self.items if item.key != key)})
 
 
+def evaluation_key(run_id: str, day: date) -> str:
+    """Return the key of the evaluation of a champion on a day, for people to read: no run's key has a space."""
+    return f"{_ASKING}{run_id} again on {day:%Y-%m-%d}"
+
+
 def hold(store: ObjectStore, project: str, key: str, usd: float, monthly_usd: float | None, now: datetime | None = None) -> Item:
     """Hold what a run may cost; a run that holds already, in whichever month, holds no second time, and what it holds stays as it is.
 
@@ -104,8 +115,8 @@ def hold(store: ObjectStore, project: str, key: str, usd: float, monthly_usd: fl
         if monthly_usd is not None and round(month.usd + usd - monthly_usd, _DIGITS) > 0:
             raise BudgetExceeded(
                 f"{key} may cost ${usd:,.2f}, and budget.monthly_usd of the project {project} is ${monthly_usd:,.2f}: in {month.month} "
-                f"${month.billed_usd:,.2f} are billed and ${month.held_usd:,.2f} are held by runs that are not settled. Raise the limit, "
-                "or wait for next month"
+                f"${month.billed_usd:,.2f} are billed and ${month.held_usd:,.2f} are held for what is not settled. Raise the limit, or "
+                "wait for next month"
             )
         return month.model_copy(update={"items": (*month.items, item)})
 

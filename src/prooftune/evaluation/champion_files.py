@@ -107,6 +107,12 @@ def check_champion(store: ObjectStore, task: str) -> str:
     return ""
 
 
+def answers_here(store: ObjectStore, task: str) -> bool:
+    """Return whether a task has a champion that answers on this machine, and not at its provider. Raises NoSuchObject where it is gone."""
+    run_id = read_registry(store, task)["champion"]
+    return run_id is not None and AT_PROVIDER not in read_manifest(store, run_id).files
+
+
 def read_managed(file: Path) -> ManagedModel:
     """Return which model it is that a managed training handed on.
 

@@ -88,6 +88,7 @@ class Budget(Frozen):
     approve_within_hours: Annotated[float, Field(gt=0)] = 24.0
     """Nobody's answer is a no after so long."""
     monthly_usd: Annotated[float, Field(ge=0)] | None = 500.0
-    """All runs of a project in a calendar month (UTC), what is held and what was billed; null = no limit."""
+    """All runs of a project in a calendar month (UTC), and its champions' nightly evaluations at providers, what is held and what was
+    billed; null = no limit."""
     project: Name = "default"
     """Whose month it is: runs that share a store and this name share the limit."""

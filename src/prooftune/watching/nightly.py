@@ -7,7 +7,10 @@ changed by the provider.
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from pydantic import AwareDatetime
 
@@ -24,8 +27,7 @@ from prooftune.storage.registry import read_registry
 from prooftune.training.encoding import with_system
 from prooftune.types import Evaluation, Frozen, Metric, Prediction, Report, no_report
 from prooftune.watching.looks import FOLDER, published_metric, trained_on
-
-NAME = "champion_again"
+from prooftune.watching.nightly_bill import NAME, nightly_bill
 
 
 class Reevaluation(Frozen):
@@ -50,12 +52,17 @@ class Reevaluation(Frozen):
     evaluation: Evaluation
     libraries: dict[str, str]
     """Versions; what they were then stands in the run's lineage."""
+    usd: float | None = None
+    """What asking cost, all tries of the day; None = the champion is on this machine."""
 
 
 def evaluate_again(store: ObjectStore, spec: RunSpec, now: datetime, report: Report = no_report) -> Reevaluation | None:
     """Evaluate the champion of a task anew and store it; that of the same day and champion is returned as it is. None = no champion.
 
+    What asking one at its provider may cost is held in the month of ``spec.budget`` before, and settled after, also where asking failed.
+
     Raises:
+        BudgetExceeded: the month has no room for it; nothing was asked or deployed.
         NoSuchObject, IntegrityError, DataError, SpecError, ModelUnavailable: the champion cannot be opened any more.
         TransientError, EnvironmentLacks: it cannot be reached.
     """
@@ -65,11 +72,14 @@ def evaluate_again(store: ObjectStore, spec: RunSpec, now: datetime, report: Rep
     key = f"{FOLDER}{spec.name}/evaluations/{now:%Y-%m-%d}-{run_id}.json"
     if (done := _read(store, key)) is not None:
         return done
-    found = _evaluated(store, champion_files(store, run_id), key, now, report)
+    out = store.work_dir() / key.removesuffix(".json")
+    out.mkdir(parents=True, exist_ok=True)
+    found = _evaluated(store, spec, champion_files(store, run_id), out, now, report)
     try:
         store.put(key, (found.model_dump_json(indent=1) + "\n").encode(), if_absent=True)
     except AlreadyThere:
-        return _read(store, key)
+        found = _read(store, key) or found
+    shutil.rmtree(out)  # not before: a store that fails now must not let it be paid for again
     return found
 
 
@@ -86,17 +96,22 @@ def _read(store: ObjectStore, key: str) -> Reevaluation | None:
         return None
 
 
-def _evaluated(store: ObjectStore, rival: ChampionFiles, key: str, now: datetime, report: Report) -> Reevaluation:
+def _without_batch(rival: ChampionFiles) -> ChampionFiles:
+    """Return the champion to be asked directly: a batch is known again by its questions, and would bring the answers of the last one."""
+    provider = rival.spec.provider.model_copy(update={"batch": False})
+    return replace(rival, spec=rival.spec.model_copy(update={"provider": provider}))
+
+
+def _evaluated(store: ObjectStore, spec: RunSpec, rival: ChampionFiles, out: Path, now: datetime, report: Report) -> Reevaluation:
     """Ask every question; after a kill, answers of a provider that came are not asked for again."""
-    out = store.work_dir() / key.removesuffix(".json")
-    out.mkdir(parents=True, exist_ok=True)
     task = rival.spec.task
     published = published_metric(store, rival.run_id, task.metric)
     if published is None:
         raise DataError(f"the champion {rival.run_id} has published no {task.metric} to compare with")
-    contender = open_champion(rival, store, rival.spec.data.residency, out, NAME)
+    contender = open_champion(_without_batch(rival), store, rival.spec.data.residency, out, NAME)
     contest = open_contest(trained_on(rival.train), rival.holdout, rival.holdout_sha256, task, contender.counter)
-    with contender.open() as answerer:
+    bill = nightly_bill(store, spec, rival, now, out) if rival.managed else None
+    with bill.held() if bill else nullcontext(), contender.open() as answerer:
         evaluation = evaluate(
             NAME,
             f"the champion {rival.run_id}, asked again",
@@ -110,7 +125,6 @@ def _evaluated(store: ObjectStore, rival: ChampionFiles, key: str, now: datetime
     today = list(read_lines(out / f"{NAME}.predictions.jsonl", Prediction))
     pairs = pair_up("the champion, when it was promoted,", then, today)
     against = compare(task.metric, pairs, task, alpha=rival.spec.gate.alpha, seed=rival.spec.data.split.seed)
-    shutil.rmtree(out)
     return Reevaluation(
         champion=rival.run_id,
         at=now,
@@ -125,4 +139,5 @@ def _evaluated(store: ObjectStore, rival: ChampionFiles, key: str, now: datetime
         changed=sum(one.answer != other.answer for one, other in pairs),
         evaluation=evaluation,
         libraries=library_versions(),
+        usd=bill.usd if bill else None,
     )
