@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 
@@ -22,8 +21,6 @@ from prooftune.errors import EnvironmentLacks
 
 START_S = 120.0
 """A busy machine takes long to import a server."""
-MARK = "PROOFTUNE_STARTED"
-"""Environment variable by which what a process of ours has left behind is known: pids and sessions are given out again."""
 SAME_START_S = 2.0
 """Creation times are reckoned from the boot time, and differ by fractions of a second from one reading to the next."""
 LOG_LINES = 15
@@ -38,8 +35,8 @@ class ProcessRecord:
     """Creation time of the process in seconds since the epoch: with the pid it names one process for good."""
     port: int
     """On 127.0.0.1; 0 = it listens on none."""
-    mark: str = ""
-    """What it and its descendants have in their environment under ``MARK``, and no other process."""
+    folder: str = ""
+    """Where it was started. What it has left behind works there, and by that is known: pids and sessions come round again."""
 
     def process(self) -> psutil.Process | None:
         """Return the process while it runs; a pid that is another's by now is none."""
@@ -48,6 +45,16 @@ class ProcessRecord:
             return found if self._is(found) and lives(found) else None
         except psutil.NoSuchProcess:
             return None
+
+    def await_release(self, seconds: float = 5.0) -> None:
+        """Wait, so long at most, until the pid of a process that has ended is free: PostgreSQL takes it for a predecessor still at work."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if self._is(psutil.Process(self.pid)):
+                    time.sleep(0.05)
+                    continue
+            return
 
     def family(self) -> list[psutil.Process]:
         """Return the process, its descendants and, where it died before them, those that are left in its session."""
@@ -59,14 +66,18 @@ class ProcessRecord:
             known = {member.pid for member in found}
             return found + [other for other in psutil.process_iter() if other.pid not in known and _session(other.pid) == self.pid]
         # Its session may be another's, too: that of a daemon, whose leader ends once it has started it.
-        left = with_environment(MARK, self.mark) if self.mark else []
-        return [other for other in left if _session(other.pid) == self.pid]
+        return [other for other in psutil.process_iter() if _session(other.pid) == self.pid and self._works_here(other)]
 
     def save(self, file: Path) -> None:
         """Write the record, whole or not at all."""
         new = file.with_suffix(".new")
         new.write_text(json.dumps(asdict(self)))
         new.replace(file)
+
+    def _works_here(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            return bool(self.folder) and Path(process.cwd()).is_relative_to(self.folder)
+        return False
 
     def _is(self, process: psutil.Process) -> bool:
         return abs(process.create_time() - self.started) < SAME_START_S
@@ -84,7 +95,6 @@ def launch(
     command: Sequence[str], file: Path, log: Path, *, port: int, cwd: Path, env: Mapping[str, str], account: str | None = None
 ) -> ProcessRecord:
     """Start a process that stays, in a session of its own, and write its record at once; ``account`` is whom it runs as."""
-    mark = uuid4().hex
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -92,11 +102,11 @@ def launch(
             stdout=output,
             stderr=output,
             cwd=cwd,
-            env={**env, MARK: mark},
+            env=env,
             start_new_session=True,
             **as_account(account),
         )
-    record = ProcessRecord(process.pid, psutil.Process(process.pid).create_time(), port, mark)
+    record = ProcessRecord(process.pid, psutil.Process(process.pid).create_time(), port, str(cwd.resolve()))
     record.save(file)
     return record
 

@@ -132,6 +132,8 @@ def start(part: Part, waiting: Callable[[str], None] = lambda what: None) -> Run
         return Running(part, before, started_now=False)
     if before and part.port:
         stop(before)  # what a killed server left behind would hold its port; a killed worker's flow runs go on
+    if before:
+        before.await_release()
     if port and free_ports(port) != [port]:
         raise EnvironmentLacks(
             f"the team's {part.what} has to come back on port {port}, by which the other parts know it, and another program has taken "

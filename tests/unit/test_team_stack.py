@@ -86,7 +86,7 @@ def test_the_screen_says_what_stopped(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_records_are_small_and_readable(folder: Path) -> None:
-    """A record is the pid, when the process was created, the port, and the mark of what it leaves behind."""
+    """A record is the pid, when the process was created, the port, and where it was started."""
     folder.mkdir(parents=True)
     ProcessRecord(1, 2.5, 3).save(folder / "one.json")
-    assert json.loads((folder / "one.json").read_text()) == {"pid": 1, "started": 2.5, "port": 3, "mark": ""}
+    assert json.loads((folder / "one.json").read_text()) == {"pid": 1, "started": 2.5, "port": 3, "folder": ""}
