@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
+from prefect import flow, tags
 
 from flows.finetune import finetune
-from prooftune.errors import ProoftuneError, TransientError
+from flows.lost_runs import OURS
+from prooftune.errors import JobFailed, ProoftuneError, TransientError
 from prooftune.providers.ledger import Ledger
 from prooftune.providers.submission import look
 from prooftune.providers.tuning import open_tuner
@@ -46,10 +47,13 @@ def _gone_on(objects: ObjectStore, waiting: Waiting) -> dict[str, Any]:
     Whatever stops it keeps no other run from going on, and no other retraining from starting, unless another try may help.
     """
     task, run = waiting.spec.name, waiting.run
-    found = finetune(waiting.spec, return_state=True).result(raise_on_failure=False)
+    with tags(OURS):  # its failure is told as that of a run of its own
+        found = finetune(waiting.spec, return_state=True).result(raise_on_failure=False)
     if isinstance(found, Exception):
         if not isinstance(found, TransientError):
             settle_run(objects, task, run, f"{type(found).__name__}: {found}", failed=True)
+        if isinstance(found, JobFailed):  # for good; whatever else stops a run is looked at again: somebody may mend it
+            went_on(objects, run)
         return {"trouble": str(found)}
     if not isinstance(found, RunWaiting):
         # Before the run is forgotten: a retraining that waits for a run of which nobody knows would wait for good.

@@ -24,6 +24,7 @@ from fixtures_azure import TOKEN as AZURE_TOKEN
 from fixtures_openai import KEY
 from fixtures_tickets import BASE, managed_fields, tickets
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.flow_runs import resume_flow_run
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -253,6 +254,22 @@ def test_a_run_need_not_wait_for_its_job(folder: Path, tmp_path: Path) -> None:
         assert run["result"]["verdict"] == "promote"
         assert list(read_waiting(desk.store)) == []
         assert desk.jobs == 1
+
+
+def test_a_job_that_failed_meanwhile_is_told_once(folder: Path, tmp_path: Path) -> None:
+    """The run that goes on ends Failed under the tag that notifications go by, and is not gone on with again."""
+    brain = HeldBrain()
+    with opened(folder, tmp_path, brain) as desk:
+        assert isinstance(desk.start(provider={"hold_minutes": 0}).result(180), RunWaiting)
+        [job] = desk.api.works.jobs.values()
+        desk.api.works.cancel(job)
+        brain.may.set()
+        [run] = go_on(desk.spec().store)
+        assert "cancelled" in run["trouble"]
+        assert go_on(desk.spec().store) == []
+        failed = FlowRunFilter.model_validate({"state": {"type": {"any_": ["FAILED"]}}, "tags": {"all_": ["prooftune", desk.spec().name]}})
+        [told] = get_client(sync_client=True).read_flow_runs(flow_run_filter=failed)
+        assert "cancelled" in str(told.state and told.state.message)
 
 
 @pytest.mark.parametrize(
