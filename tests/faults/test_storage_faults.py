@@ -96,7 +96,8 @@ def _is_whole_or_absent(store: ObjectStore, files: dict[str, Path]) -> None:
 
 def test_a_kill_at_any_line_leaves_old_or_new(tmp_path: Path, files: dict[str, Path]) -> None:
     """A process that publishes and registers is killed at 50 points; every time the run is whole or absent, and in the end it is whole."""
-    total = _lines_of(lambda: _publish_and_register(LocalStore(tmp_path / "dry"), files))
+    dry = LocalStore(tmp_path / "dry")
+    total = _lines_of(lambda: _publish_and_register(dry, files))
     for number, point in enumerate(range(1, total, total // 50)):
         store = LocalStore(tmp_path / f"store-{number}")
         _is_killed_at_each(
