@@ -36,7 +36,7 @@ def call(api: str, path: str, body: dict[str, Any] | None = None, method: str | 
     request = urllib.request.Request(f"{api}{path}", data=data, method=method, headers={"Content-Type": "application/json"})  # noqa: S310 - loopback
 
     def ask() -> Any:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - loopback
             content = answer.read()
             return json.loads(content) if content else None
 
