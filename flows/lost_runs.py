@@ -11,6 +11,7 @@ behind a broken network, both do the same work and neither harms the other.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,10 @@ SILENT = timedelta(seconds=75)
 LISTEN_S = 45.0
 """Who is silent is listened to for longer than a heartbeat takes: it may be the server that was away."""
 LOOK_S = 3.0
+SERVER_AWAY = re.compile(
+    r"encountered an exception: (ConcurrencySlotAcquisitionError: Unable to acquire|RuntimeError: Failed to reach API|ConnectError: )"
+)
+"""How Prefect says that a run failed because the server could not be reached."""
 GIVEN_UP = timedelta(days=1)
 """A run that crashed longer ago is a matter for people."""
 PAGE = 200
@@ -40,7 +45,7 @@ PAGE = 200
 
 @flow(name="watch-runs")
 def watch_runs(max_restarts: int = 3, pending_minutes: float = 30.0) -> State[Any]:
-    """Mark lost runs Crashed, and start crashed runs again that carry the tag ``restart-when-crashed``.
+    """Mark lost runs Crashed, and start runs again that crashed or met no server and carry the tag ``restart-when-crashed``.
 
     Args:
         max_restarts: A run that crashed more often than this is left Crashed, for a person to look at.
@@ -83,19 +88,27 @@ def lost(client: SyncPrefectClient, pending: timedelta) -> list[tuple[FlowRun, s
 
 
 def crashed(client: SyncPrefectClient) -> list[FlowRun]:
-    """Return the runs that crashed less than a day ago and are to be started again; a part of another run is started with that one."""
+    """Return the runs that fell less than a day ago and are to be started again; a part of another run is started with that one."""
     since = datetime.now(UTC) - GIVEN_UP
-    found = _ours(client, "CRASHED", tags=(OURS, RESTART))
-    return [run for run in found if run.deployment_id and run.state and run.state.timestamp > since]
+    found = _ours(client, "CRASHED", "FAILED", tags=(OURS, RESTART))
+    return [run for run in found if run.deployment_id and run.state and fell(run.state) and run.state.timestamp > since]
+
+
+def fell(state: State[Any]) -> bool:
+    """Return whether a run ended through no fault of its own: it crashed, or it failed because Prefect's own requests found no server.
+
+    Prefect's client asks again while a server that it has reached is away; a client that is made meanwhile, as before each task, does not.
+    """
+    return state.is_crashed() or (state.is_failed() and SERVER_AWAY.search(state.message or "") is not None)
 
 
 def restart(run: FlowRun, states: Sequence[State[Any]], max_restarts: int) -> State[Any] | None:
-    """Return the state that starts a crashed run again; None = of all its ``states`` too many are Crashed, and a person has to look."""
-    crashes = sum(state.is_crashed() for state in states)
+    """Return the state that starts a run again that fell; None = by its ``states`` it fell too often, and a person has to look."""
+    crashes = sum(map(fell, states))
     if crashes > max_restarts:
         return None
-    why = run.state.message if run.state else ""
-    return Scheduled(message=f"restart {crashes} of {max_restarts}. It was Crashed: {why}")
+    was = f"{run.state.name}: {run.state.message}" if run.state else "lost"
+    return Scheduled(message=f"restart {crashes} of {max_restarts}. It was {was}")
 
 
 class Heard(NamedTuple):

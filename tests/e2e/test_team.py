@@ -18,8 +18,10 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from prefect.client.schemas.objects import State
 from tests_support import ROOT, prooftune, toy_rows, write_jsonl
 
+from flows.lost_runs import fell
 from prooftune.watching.signals import Signal
 
 pytestmark = pytest.mark.slow
@@ -170,7 +172,7 @@ def test_new_data_become_a_champion_once(team: TeamAtWork) -> None:
     assert team.type("history", TASK, "--store", STORE)["champion"] is None, "nobody has approved yet"
     team.type("approve", asked["key"], "--by", "ada", "--reason", "better", "--store", STORE)
     ended = until(lambda: one if (one := team.ask(f"/flow_runs/{run['id']}"))["state_type"] in ENDED else None, 300, "the run's end")
-    assert ended["state_type"] == "COMPLETED", ended["state"]
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
     history = team.type("history", TASK, "--store", STORE)
     assert history["champion"]
     assert "ada" in json.dumps(history)
@@ -234,6 +236,10 @@ def test_a_run_survives_the_worker_and_the_server(team: TeamAtWork) -> None:
     report(f"seconds until it ran again: {time.monotonic() - killed:.0f}")
     team.kill("prefect")
     team.up()
-    ended = until(lambda: one if (one := state())["state_type"] in ENDED and one["state_name"] != "Crashed" else None, 600, "the run's end")
+    ended = until(
+        lambda: one if (one := state())["state_type"] in ENDED and not fell(State.model_validate(one["state"])) else None,
+        600,
+        "the run's end",
+    )
     report(f"seconds until its verdict, the server killed meanwhile: {time.monotonic() - killed:.0f}")
-    assert ended["state_type"] == "COMPLETED", ended["state"]
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]

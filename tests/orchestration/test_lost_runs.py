@@ -16,9 +16,9 @@ from fixtures_deployed import await_state, await_true, deploy_slow, kill, worker
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Crashed, Paused, Pending, Running, Suspended
+from prefect.states import Crashed, Failed, Paused, Pending, Running, Suspended
 
-from flows.lost_runs import lost, restart
+from flows.lost_runs import fell, lost, restart
 from tasks.policies import GPU
 
 pytest_plugins = ["fixtures_deployed"]
@@ -36,6 +36,26 @@ def test_a_crashed_run_is_started_again_so_often(crashes: int, message: str | No
     new = restart(a_run(states[-1]), states, max_restarts=3)
     assert (new and str(new.message).partition(".")[0]) == message
     assert new is None or str(new.message).endswith("Its process was killed.")
+
+
+@pytest.mark.parametrize(
+    ("message", "again"),
+    [
+        ("ConcurrencySlotAcquisitionError: Unable to acquire concurrency slots on ['tag:validate']", True),
+        ("RuntimeError: Failed to reach API at http://127.0.0.1:4200/api", True),
+        ("ConnectError: All connection attempts failed", True),
+        ("DataError: the source holds no data files", False),
+        ("BudgetExceeded: Failed to reach API is what the budget is called", False),
+    ],
+)
+def test_a_run_that_met_no_server_is_started_again(message: str, again: bool) -> None:
+    """Its failure is the server's absence and not its own; one that failed by itself is left as it is."""
+    state = Failed(message=f"Flow run encountered an exception: {message}")
+    assert fell(state) is again
+    if again:
+        new = restart(a_run(state), [Crashed(), state], max_restarts=3)
+        assert new is not None
+        assert str(new.message).startswith("restart 2 of 3. It was Failed: ")
 
 
 class Server:
