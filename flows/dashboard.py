@@ -73,8 +73,10 @@ def _beside(store_uri: str, page: Path) -> Callable[[str], str | None]:
 def screen(answer: dict[str, Any]) -> None:
     """Say where the page is and what waits for a person."""
     from flows.layout import command, marked, pairs, place_of, plain, show, unbroken
+    from prooftune.report.wording import counted
 
-    show(marked("✓", "green", f"{answer['runs']:,} runs of {answer['tasks']:,} tasks, {len(answer['champions']):,} with a champion"))
+    known = f"{counted(answer['runs'], 'run')} of {counted(answer['tasks'], 'task')}, {len(answer['champions']):,} with a champion"
+    show(marked("✓", "green", known))
     places = {"  page": answer["page"], "  published": answer["published"]}
     show(pairs({name: place_of(place) for name, place in places.items() if place}))
     for one in answer["waits"]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fixtures_ledger import QUICK
 from fixtures_runs import examples_of
-from fixtures_stand_ins import StandIn, open_stand_in
+from fixtures_stand_ins import PROVIDERS, StandIn, open_stand_in
 from fixtures_tickets import BASE, tickets
 
 from prooftune.data.formatting import format_splits
@@ -216,3 +216,16 @@ def fail_half_way(watched: Watched) -> None:
         evaluate_again(watched.store, watched.spec, today())
     assert fault.fired
     watched.here.api.faults.clear()
+
+
+@pytest.fixture(scope="module", params=PROVIDERS)
+def crowned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A champion at each provider."""
+    with crown(request.param, tmp_path_factory.mktemp(request.param)) as found:
+        yield found
+
+
+@pytest.fixture
+def watched(crowned: Watched, tmp_path: Path) -> Watched:
+    """The champion in a store of the test's own, in which it was never asked again."""
+    return crowned.in_store_of_its_own(tmp_path)

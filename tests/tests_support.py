@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {"red": "stop", "amber": "wait", "green": "go"}
@@ -81,3 +85,13 @@ def write_jsonl(path: Path, rows: list[Any]) -> Path:
 def prooftune(*arguments: str, env: dict[str, str], cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
     return subprocess.run(["prooftune", *arguments], env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def until(found: Callable[[], Found | None], seconds: float = 240) -> Found:
+    """Wait for something to be there."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (one := found()) is not None:
+            return one
+        time.sleep(0.2)
+    raise TimeoutError(f"nothing was found within {seconds:g} s")

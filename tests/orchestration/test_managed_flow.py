@@ -3,183 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import copy_context
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
-from unittest.mock import patch
-from uuid import UUID
+from typing import Any
 
 import pytest
-import yaml
-from click.testing import CliRunner
 from fixtures_azure import KEY as AZURE_KEY
 from fixtures_azure import TOKEN as AZURE_TOKEN
+from fixtures_desk import SPENDS, Desk, HeldBrain, opened
 from fixtures_openai import KEY
-from fixtures_tickets import BASE, managed_fields, tickets
+from fixtures_tickets import BASE, tickets
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.flow_runs import resume_flow_run
-from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests_support import write_jsonl
 
-from flows.cli import main
-from flows.finetune import finetune
 from flows.resume import go_on
-from prooftune.economics import approvals, spending
+from prooftune.economics import spending
 from prooftune.economics.spending import BudgetExceeded
 from prooftune.errors import DataError, JobFailed, SpecError
-from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.waiting import read_waiting
 from prooftune.sandbox.azure import RESOURCE, AzureApi
 from prooftune.sandbox.http import serving
 from prooftune.sandbox.models import CannedBrain
-from prooftune.sandbox.openai import OpenAIApi
-from prooftune.spec import RunSpec, parse_spec
 from prooftune.storage.manifest import read_manifest, verify_manifest
-from prooftune.storage.objects import ObjectStore, open_store
-from prooftune.types import Example, Report, RunResult, RunWaiting
+from prooftune.types import RunResult, RunWaiting
 
-Found = TypeVar("Found")
-pytestmark = pytest.mark.slow  # whole runs: a minute and a half
-
-SPENDS = {"upload_file", "create_job", "chat", "create_batch"}
-"""Requests of OpenAI's stand-in that send data or cost money."""
-PLAIN = {"OPENAI_API_KEY": KEY, "AZURE_OPENAI_API_KEY": AZURE_KEY, "AZURE_MANAGEMENT_TOKEN": AZURE_TOKEN, "NO_PROXY": "127.0.0.1"}
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A store, data, a stand-in for OpenAI, and somebody who runs specs."""
-
-    folder: Path
-    api: OpenAIApi
-    address: str
-
-    def spec(self, **blocks: Any) -> RunSpec:
-        """Return a spec for the stand-in."""
-        return parse_spec(self.fields(**blocks))
-
-    def fields(self, **blocks: Any) -> dict[str, Any]:
-        """Return the spec's fields; blocks add to those that are there. Its name is the stand-in's: it meets no champion of another."""
-        fields = managed_fields(self.folder, "openai", "gpt-4.1-mini", f"tickets-{self.address.rpartition(':')[2]}")
-        fields["provider"]["base_url"] = f"{self.address}/v1"
-        return {name: {**fields.get(name, {}), **blocks.get(name, {})} if name != "name" else fields[name] for name in {*fields, *blocks}}
-
-    def run(self, **blocks: Any) -> RunResult:
-        """Run to a verdict."""
-        result = finetune(self.spec(**blocks))
-        assert isinstance(result, RunResult)
-        return result
-
-    def start(self, **blocks: Any) -> Future[Any]:
-        """Run in a thread of its own, on the same server."""
-        pool = ThreadPoolExecutor(1)
-        future = pool.submit(copy_context().run, finetune, self.spec(**blocks))
-        pool.shutdown(wait=False)
-        return future
-
-    def type(self, *words: str, **blocks: Any) -> tuple[int, dict[str, Any]]:
-        """Type a command with ``--json``, the spec's file in the place of SPEC and the store's flag in the place of STORE."""
-        path = self.folder / "spec.yaml"
-        path.write_text(yaml.safe_dump(self.fields(**blocks)))
-        places = {"SPEC": [str(path)], "STORE": ["--store", str(self.folder / "store")]}
-        with patch.dict(os.environ):  # a command prepares its process's environment; this one is the tests'
-            result = CliRunner().invoke(main, [part for word in words for part in places.get(word, [word])] + ["--json"])
-        return result.exit_code, json.loads(result.stdout)
-
-    @property
-    def store(self) -> ObjectStore:
-        """The store."""
-        return open_store(self.spec().store)
-
-    @property
-    def seen(self) -> list[str]:
-        """Operations that the stand-in was asked for, in order."""
-        return [operation for operation, _, _ in self.api.seen]
-
-    @property
-    def jobs(self) -> int:
-        """Of the stand-in: what would be paid for."""
-        return int(self.api.state()["jobs"])
-
-    def order(self) -> Entry:
-        """Return the one entry of the ledger that is about this stand-in."""
-        [entry] = [entry for entry in Ledger(self.store).entries() if entry.order.address.startswith(self.address)]
-        return entry
-
-    def asked(self) -> approvals.Asked:
-        """Wait until a run of this stand-in is paused for a person, and return what it asked."""
-        return until(self._paused)
-
-    def _paused(self) -> approvals.Asked | None:
-        with get_client(sync_client=True) as client:
-            for one in approvals.open_questions(self.store):
-                run = client.read_flow_run(UUID(one.flow_run))
-                if self.address in json.dumps(run.parameters) and run.state and run.state.is_paused():
-                    return one
-        return None
-
-
-class HeldBrain(CannedBrain):
-    """Trains only when it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may = threading.Event()
-
-    def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
-        self.may.wait(60)
-        super().train(model, tuned, rows, validation, epochs, report)
-
-
-def until(found: Callable[[], Found | None], seconds: float = 60) -> Found:
-    """Wait for something to be there."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (one := found()) is not None:
-            return one
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing was found within {seconds:g} s")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def surroundings(server: dict[str, Any]) -> Iterator[None]:
-    """The test server, keys in the environment, and no long waits between attempts."""
-    with pytest.MonkeyPatch.context() as patched, temporary_settings({PREFECT_API_URL: server["api"]}):
-        patched.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
-        for name, value in PLAIN.items():
-            patched.setenv(name, value)
-        yield
-        APILogWorker.drain_all(timeout=10)  # or the rest is sent at exit, for a minute, to a server that is gone
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data, and one store for all tests: each has a stand-in, and so orders, of its own."""
-    return tmp_path_factory.mktemp("managed")
-
-
-@contextmanager
-def opened(folder: Path, own: Path, brain: CannedBrain | None = None) -> Iterator[Desk]:
-    """Serve a stand-in for OpenAI with files in a folder of its own."""
-    api = OpenAIApi(brain or CannedBrain(), own / "sandbox")
-    with serving(api) as address:
-        yield Desk(folder, api, address)
-
-
-@pytest.fixture
-def desk(folder: Path, tmp_path: Path) -> Iterator[Desk]:
-    """A stand-in that nobody has asked anything yet."""
-    with opened(folder, tmp_path) as desk:
-        yield desk
+pytest_plugins = ["fixtures_desk"]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("surroundings")]  # whole runs: a minute and a half
 
 
 @dataclass(frozen=True)
@@ -292,72 +144,6 @@ def test_a_limit_that_was_lowered_holds_for_an_estimate_that_is_known(desk: Desk
     with pytest.raises(BudgetExceeded, match="max_usd is"):
         desk.run(budget={"max_usd": 0.001})
     assert set(desk.seen) == {"probe"}
-
-
-def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
-    """The flow is paused with nothing sent; `prooftune approve` lists it and wakes it; later runs of the spec do not ask again."""
-    brain, budget = HeldBrain(), {"approve_above_usd": 0}
-    with opened(folder, tmp_path, brain) as desk:
-        run = desk.start(budget=budget, provider={"hold_minutes": 0})
-        asked = desk.asked()
-        assert set(desk.seen) == {"probe"}
-        _, told = desk.type("approve", "STORE")
-        assert asked.key in [one["key"] for one in told["waiting"]]
-        code, told = desk.type("approve", asked.key, "--by", "ada", "--reason", "worth it", "STORE")
-        assert (code, told["woken"]) == (0, True)
-        assert isinstance(run.result(180), RunWaiting)
-        brain.may.set()
-        desk.api.works.settle()
-        result = desk.start(budget=budget).result(180)
-        assert result.verdict == "promote", result.reasons
-        said = json.loads(desk.store.get(read_manifest(desk.store, result.run_id).files["approval.json"].key))
-        assert (said["approved"], said["by"], said["reason"]) == (True, "ada", "worth it")
-        before = len(desk.seen)
-        assert [one["result"]["run_id"] for one in go_on(desk.spec().store)] == [result.run_id]
-        assert not SPENDS & set(desk.seen[before:]), "the run that waited was finished by its own command"
-        assert list(read_waiting(desk.store)) == []
-        assert desk.jobs == 1
-
-
-@pytest.mark.parametrize("where", ["in the UI's form", "in the store, on a host that cannot reach the server"])
-def test_a_no_is_a_published_result(desk: Desk, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run ends in do_not_fine_tune with who and why, nothing was sent, and nothing stays held."""
-    monkeypatch.setattr("tasks.approval.LOOK_S", 0.5)
-    run = desk.start(budget={"approve_above_usd": 0})
-    asked = desk.asked()
-    if where.startswith("in the UI"):
-        resume_flow_run(UUID(asked.flow_run), run_input={"decision": "reject", "by": "bob", "reason": "not this month"})
-    else:
-        approvals.answer(desk.store, asked.key, asked.usd, approved=False, by="bob", reason="not this month")
-    result = run.result(180)
-    assert result.verdict == "do_not_fine_tune"
-    assert "bob" in result.reasons[0]
-    assert "not this month" in result.reasons[0]
-    assert verify_manifest(desk.store, result.run_id) == []
-    assert set(desk.seen) == {"probe"}
-    item = spending.find(desk.store, "default", asked.key)
-    assert item is not None
-    assert item.billed_usd == 0
-
-
-def test_nobodys_answer_is_a_no_until_somebody_gives_one(folder: Path, tmp_path: Path) -> None:
-    """The clock rejects; a person who comes late is heard by the next run, which goes on."""
-    budget = {"approve_above_usd": 0, "approve_within_hours": 1 / 3600, "project": "late"}
-    with opened(folder, tmp_path) as desk:
-        result = desk.start(budget=budget).result(180)
-        assert result.verdict == "do_not_fine_tune"
-        assert "nobody" in result.reasons[0]
-        assert set(desk.seen) == {"probe"}
-        assert spending.spent(desk.store, "late").usd == 0
-        code, told = desk.type("approve", result.run_id, "STORE")
-        assert (code, told["woken"]) == (0, False)
-        late = desk.start(budget=budget).result(180)
-        assert late.verdict == "promote", late.reasons
-        assert late.run_id != result.run_id, "a published result is not replaced"
-        item = spending.find(desk.store, "late", result.run_id)
-        assert item is not None
-        assert item.billed_usd
-        assert desk.jobs == 1
 
 
 def test_rows_that_would_be_refused_cost_nothing(desk: Desk) -> None:

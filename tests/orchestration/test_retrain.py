@@ -6,22 +6,18 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
-from unittest.mock import patch
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
-from fixtures_openai import KEY
-from fixtures_tickets import managed_fields
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
@@ -30,36 +26,28 @@ from prefect.input import read_flow_run_input
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
-from tests_support import ROOT, toy_rows, write_jsonl
+from tests_support import ROOT, toy_rows, until, write_jsonl
 
 from flows.cli import main
 from flows.finetune import finetune
-from flows.resume import go_on
 from flows.retrain import retrain
 from prooftune.data.lines import read_lines
 from prooftune.economics.approvals import open_questions
-from prooftune.providers.waiting import FOLDER
 from prooftune.retraining.admission import admit
 from prooftune.retraining.calendar import due
 from prooftune.retraining.claims import Claim, finish, read_retrains
 from prooftune.retraining.composition import compose, keep_composition
-from prooftune.sandbox.http import serving
-from prooftune.sandbox.models import CannedBrain
-from prooftune.sandbox.openai import OpenAIApi
 from prooftune.spec import RunSpec, parse_spec
-from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.storage.registry import history
-from prooftune.types import Example, Report
+from prooftune.types import Example
 from prooftune.verification import verify_run
 from prooftune.watching.looks import week_of
 from prooftune.watching.signals import Signal
 from tasks.asking import WAITS
 
 pytestmark = pytest.mark.slow  # whole runs with training: some minutes
-Found = TypeVar("Found")
-REALLY_DELETED = LocalStore.delete
 
 
 @dataclass(frozen=True)
@@ -137,16 +125,6 @@ def shown(key: str) -> list[tuple[FlowRun, str, str]]:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
         return [(client.read_flow_run(one.flow_run_id), str(one.description), str(one.data)) for one in found if one.flow_run_id]
-
-
-def until(found: Callable[[], Found | None], seconds: float = 240) -> Found:
-    """Wait for something to be there."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (one := found()) is not None:
-            return one
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing was found within {seconds:g} s")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -352,70 +330,3 @@ def latest_examples(store: ObjectStore) -> Any:
     """Return the newest validated examples of the store, as a reference."""
     keys = [key for key in store.list("stages/validate/") if key.endswith("/examples.jsonl")]
     return max((store.measure(key) for key in keys), key=lambda ref: ref.size)
-
-
-class HeldBrain(CannedBrain):
-    """Trains only when it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may = threading.Event()
-
-    def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
-        self.may.wait(60)
-        super().train(model, tuned, rows, validation, epochs, report)
-
-
-def _deleted_and_killed(store: LocalStore, key: str) -> None:
-    """Delete an object, and die where it was the note that a run waits."""
-    REALLY_DELETED(store, key)
-    if key.startswith(FOLDER):
-        raise KeyboardInterrupt
-
-
-def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps its claim, its signal is a duplicate, `resume-waiting` finishes it, and there was one job; the month's budget is kept."""
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
-    brain = HeldBrain()
-    api = OpenAIApi(brain, tmp_path / "api")
-    with serving(api) as address:
-        fields = managed_fields(tmp_path, "openai", "gpt-4.1-mini", "managed-growing")
-        fields["provider"] |= {"base_url": f"{address}/v1", "hold_minutes": 0}
-        spec = parse_spec(fields | {"retrain": {"cool_down_hours": 0, "monthly_usd": 0.001}})
-        plenty = parse_spec(fields | {"retrain": {"cool_down_hours": 0, "monthly_usd": 100}})
-        store = open_store(spec.store)
-
-        def signalled(digest: str, spec: RunSpec) -> str:
-            signal = Signal(kind="data", task=spec.name, digest=digest, reason="new data", at="2026-11-26T00:00:00+00:00")
-            return str(retrain(spec, signal, return_state=True).message)
-
-        assert signalled("d0", spec).startswith("over_budget: "), "the estimate is above what is left of the month"
-        assert api.state()["jobs"] == 0
-        assert read_retrains(store, spec.name).claims[0].state == "failed"
-
-        assert signalled("d1", plenty).startswith("waiting: ")
-        assert read_retrains(store, spec.name).claims[-1].state == "waiting"
-        assert signalled("d1", plenty).startswith("duplicate: ")
-        assert signalled("d2", plenty).startswith("running: ")
-        assert [row["result"] for row in go_on(spec.store)] == [None]
-        brain.may.set()
-        api.works.settle()
-
-        away = Path(spec.data.source).rename(tmp_path / "away")
-        [row] = go_on(spec.store)
-        assert "no such file" in row["trouble"], "the run was not to go on"
-        claim = read_retrains(store, spec.name).claims[-1]
-        assert (claim.state, claim.outcome.partition(":")[0]) == ("failed", "DataError"), "what cannot go on keeps no other signal out"
-        away.rename(spec.data.source)
-
-        with patch.object(LocalStore, "delete", _deleted_and_killed), pytest.raises(KeyboardInterrupt):
-            go_on(spec.store)
-        assert go_on(spec.store) == [], "the process was to die after it had forgotten that the run waited"
-        claim = read_retrains(store, spec.name).claims[-1]
-        [entry] = history(store, spec.name)["history"]
-        assert (claim.state, claim.outcome) == ("finished", f"{entry['decision']['verdict']}, run {entry['run_id']}")
-        assert signalled("d1", plenty).startswith("duplicate: ")
-        assert api.state()["jobs"] == 1
-        assert signalled("d3", spec).startswith("over_budget: "), "what the retraining was billed is above the limit"

@@ -2,187 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fixtures_dashboard import NOW, put_run, seen, start_retraining
 
 from flows.cli import main
 from flows.dashboard import PUBLISHED, write_dashboard
-from prooftune.dashboard.page import SHOWN_MONTHS, SHOWN_RETRAININGS, SHOWN_RUNS, SHOWN_TASKS, render
+from prooftune.dashboard.page import render
 from prooftune.dashboard.reading import read_dashboard
-from prooftune.dashboard.view import Dashboard, Run, Task, newest_first
-from prooftune.economics import approvals, spending
-from prooftune.providers.ledger import Entry, Ledger
+from prooftune.economics import spending
 from prooftune.providers.serving import Lease, key_of
-from prooftune.providers.tuning import Job, Order
-from prooftune.providers.waiting import wait
-from prooftune.retraining.admission import admit
-from prooftune.retraining.claims import Claim, State, fail, finish, note_run
+from prooftune.retraining.claims import fail, finish, note_run
 from prooftune.retraining.claims import wait as wait_for_job
-from prooftune.spec import Hyperparameters, Provider, RunSpec, Store, parse_spec
-from prooftune.storage import registry
-from prooftune.storage.manifest import publish
+from prooftune.spec import Provider, Store
 from prooftune.storage.objects import ObjectStore, open_store
-from prooftune.storage.registry_document import Change, Registry
-from prooftune.types import Decision, Evaluation, Metric, Verdict
-from prooftune.watching.signals import Kind, Signal
-from tests.fixtures_report import HOSTILE, Page
+from tests.fixtures_report import Page
 
-pytest_plugins = ["fixtures_s3"]
-NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
-LOADING = {"src", "srcset", "data", "action", "formaction", "poster", "background", "ping"}
-CANDIDATE: dict[Verdict, float | None] = {"promote": 0.8, "inconclusive": 0.62, "keep_baseline": 0.5, "do_not_fine_tune": None}
-
-
-@contextmanager
-def at_time(at: datetime) -> Iterator[None]:
-    """Let the registry's clock show ``at``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_now", lambda: at.isoformat(timespec="seconds"))
-        yield
-
-
-def spec_of(task: str, **changes: Any) -> RunSpec:
-    """Return a spec of a task, of the project shared."""
-    return parse_spec({"name": task, "data": {"source": "rows.jsonl"}, "budget": {"project": "shared", "monthly_usd": 100}} | changes)
-
-
-def decided(verdict: Verdict, reason: str = "Because of the figures.") -> Decision:
-    """Return a decision against few_shot at 0.6."""
-    value = CANDIDATE[verdict]
-    gain = None if value is None else value - 0.6
-    return Decision(
-        verdict=verdict,
-        reasons=(reason,),
-        metric="exact_match",
-        baseline="few_shot",
-        baseline_value=0.6,
-        candidate_value=value,
-        difference=gain,
-        n=200,
-    )
-
-
-def evaluated(name: str, value: float) -> dict[str, Any]:
-    """Return an evaluation with an interval of 0.05 to each side."""
-    metric = Metric(name="exact_match", value=value, ci_low=value - 0.05, ci_high=value + 0.05, n=200)
-    seconds = {"latency_p50_s": None, "latency_p95_s": None, "tokens_per_second": None, "seconds": None}
-    tokens = dict.fromkeys(("answer_tokens_mean", "answer_tokens_p50", "answer_tokens_p95", "prompt_tokens_mean", "refusals", "empty"), 0.0)
-    known = {"name": name, "description": "", "metrics": {"exact_match": metric}, "batch_size": 1, "holdout_sha256": "b2" * 32}
-    return Evaluation.model_validate(known | seconds | tokens).model_dump(mode="json")
-
-
-def put_run(store: ObjectStore, folder: Path, task: str, number: int, verdict: Verdict, *, at: datetime = NOW, enter: bool = True) -> str:
-    """Publish a run with a report and its spec, and register it."""
-    run_id, decision = f"{task}-{number}", decided(verdict)
-    folder.mkdir(exist_ok=True)
-    texts = {"report.html": f"report of {run_id}", "spec.yaml": spec_of(task).resolved_yaml()}
-    if CANDIDATE[verdict] is not None:
-        met = registry.read_registry(store, task)["champion"]
-        texts |= {"adapter/weights.safetensors": run_id, "champion.json": json.dumps({"run_id": met})}
-    files = {name: folder / name.replace("/", "_") for name in texts}
-    for name, text in texts.items():
-        files[name].write_text(text)
-    values = {"few_shot": 0.6} | ({"candidate": value} if (value := CANDIDATE[verdict]) is not None else {})
-    facts = {
-        "name": task,
-        "decision": decision.model_dump(mode="json"),
-        "evaluations": [evaluated(name, value) for name, value in values.items()],
-        "lineage": {"seal": "b2" * 32, "model": {"name": "smollm2"}},
-    }
-    manifest = publish(store, run_id, files, facts)
-    if enter:
-        with at_time(at):
-            registry.register(store, task, run_id, manifest, decision)
-    return run_id
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a store with two tasks, money, a question, jobs and deployments."""
-    folder = tmp_path_factory.mktemp("dashboard")
-    store, files = open_store(Store(uri=str(folder / "store"))), folder / "files"
-    for number, verdict in enumerate(("promote", "promote", "keep_baseline", "inconclusive")):
-        put_run(store, files, "triage", number, verdict, at=NOW - timedelta(days=40 - 10 * number))  # type: ignore[arg-type]
-    with at_time(NOW - timedelta(days=5)):
-        registry.rollback(store, "triage", reason="too curt for customers", by="maria")
-    put_run(store, files, "invoices", 7, "do_not_fine_tune", at=NOW - timedelta(days=90))
-    put_run(store, files, "invoices", 8, "keep_baseline", enter=False)
-    spending.hold(store, "shared", "triage-0", 20, None, NOW)
-    spending.settle(store, "shared", "triage-0", 15.5)
-    spending.hold(store, "shared", "triage-9", 80, None, NOW)
-    approvals.ask(store, "invoices-9", 41.5, None)
-    approvals.ask(store, "triage-3", None, None, "triage")
-    approvals.ask(store, "invoices-10", 10, None)
-    approvals.answer(store, "invoices-10", 10, approved=True, by="maria", reason="")
-    put_jobs(store)
-    token = start_retraining(store, "triage", "data", "5e1f0c", NOW - timedelta(days=30))
-    note_run(store, "triage", token, "triage-1")
-    finish(store, "triage", token, "promote, run triage-1")
-    return folder / "store"
-
-
-def start_retraining(store: ObjectStore, task: str, kind: Kind, digest: str, at: datetime) -> int:
-    """Let a signal start a retraining, and return its token."""
-    signal = Signal(kind=kind, task=task, digest=digest, reason=f"because of {digest}", at=at.isoformat())
-    token = admit(store, spec_of(task, retrain={"cool_down_hours": 0}), signal, "a holder", at).token
-    assert token is not None
-    return token
-
-
-def put_jobs(store: ObjectStore) -> None:
-    """Order three jobs, one that ended, one that runs, one of which nobody can tell; and leave one of two deployments behind.
-
-    The one that is in use was used by a run that died as well.
-    """
-    ledger = Ledger(store)
-    for seed, status in enumerate(("succeeded", "running", None)):
-        order = Order(
-            provider="openai",
-            address="https://api.example",
-            model="gpt-small",
-            hyperparameters=Hyperparameters(),
-            seed=seed,
-            name="triage",
-            train_sha256="a1" * 32,
-        )
-        key = ledger.open(Entry(order=order, run=f"triage-job-{seed}", estimate_usd=12.5)).key
-        if status is None:
-            ledger.park(ledger.claim(key, "holder").key, ledger.read(key), "the connection broke")
-        else:
-            ledger.found(key, Job(id=f"job-{seed}", status=status, told=status), "created")
-        if status == "running":
-            wait(store, spec_of("triage"), "triage-job-1", key)
-    for name, holder, renewed in (("alive", "a", NOW), ("alive", "b", NOW - timedelta(hours=9)), ("left", "a", NOW - timedelta(hours=5))):
-        lease = Lease(
-            name=name,
-            holder=holder,
-            provider="fireworks",
-            address="account",
-            options=Provider(),
-            model="tuned",
-            usd_per_hour=9,
-            since=renewed - timedelta(hours=1),
-            renewed=renewed,
-        )
-        store.put(key_of(name, holder), lease.model_dump_json().encode())
-
-
-def seen(address: Path) -> Dashboard:
-    """Return what a store in a folder knows."""
-    return read_dashboard(open_store(Store(uri=str(address))), NOW)
+pytest_plugins = ["fixtures_s3", "fixtures_dashboard"]
 
 
 def test_an_empty_store_is_a_page_that_says_how_to_begin(tmp_path: Path) -> None:
@@ -345,137 +188,6 @@ def test_figures_that_are_no_numbers_are_damage(tmp_path: Path) -> None:
     [run] = view.runs
     assert (run.run_id, run.at, run.report) == (run_id, None, None)
     assert "nan" not in Page(render(view)).text.lower().split()
-
-
-def hostile_view(text: str) -> Dashboard:
-    """Return a view in which ``text`` stands wherever a document can put text."""
-    run = Run(
-        run_id=f"run{text}",
-        task="t",
-        verdict="inconclusive",
-        at=NOW,
-        reason=text,
-        metric=f"metric{text}",
-        trained=True,
-        value=0.5,
-        ci_low=0.4,
-        ci_high=0.6,
-        baseline=text,
-        baseline_value=0.4,
-        difference=0.1,
-        provider=text,
-        model=text,
-        method=text,
-        report="runs/x/report.html",
-        held_back=text,
-    )
-    change = Change(action="promote", champion_before=None, champion=run.run_id, at=NOW.isoformat(), by=text, reason=text)
-    known = Registry(task="t", champion=run.run_id, challenger=f"other{text}", changes=(change,))
-    lease = Lease(
-        name=text, holder="h", provider=text, address="", options=Provider(), model=text, usd_per_hour=None, since=NOW, renewed=NOW
-    )
-    later = run.model_copy(update={"run_id": f"later{text}", "at": NOW + timedelta(days=2)})
-    claim = Claim(kind="data", digest=text, reason=text, token=1, holder=text, started=NOW, renewed=NOW, runs=(text,), outcome=text)
-    states: tuple[State, ...] = ("running", "waiting", "finished", "failed")
-    claims = tuple(claim.model_copy(update={"state": state}) for state in states)
-    item = spending.Item(key=text, held_usd=1, at=text)
-    month = {"project": text, "month": text, "billed_usd": 0, "held_usd": 1, "limit_usd": None, "limit_known": False, "items": (item,)}
-    return Dashboard.model_validate(
-        {
-            "store": text,
-            "made_at": NOW,
-            "tasks": (Task(name="t", registry=known, runs=(later, run), retrainings=claims),),
-            "months": (month,),
-            "asked": (approvals.Asked(key=text, usd=3, at=text),),
-            "leases": (lease,),
-            "troubles": ({"where": text, "what": text},),
-        }
-    )
-
-
-def shape(page: Page) -> list[tuple[str, list[str]]]:
-    """Return the page's elements with the names of their attributes."""
-    return [(tag, sorted(attributes)) for tag, attributes in page.elements]
-
-
-@given(text=st.text(min_size=1) | st.sampled_from([HOSTILE, '"><script>alert(1)</script>', "</style>", "{{ 7 * 7 }}", "' onload='x"]))
-@settings(max_examples=30)
-def test_text_of_documents_is_text_on_the_page(text: str) -> None:
-    """Whatever names and reasons hold, the page has the same elements and attributes as with a harmless word."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prooftune.dashboard.page.trend", lambda *_: None)  # a plot takes long, and is asked of below
-        page = render(hostile_view(text), lambda key: key)
-        harmless = render(hostile_view("word"), lambda key: key)
-    assert shape(Page(page)) == shape(Page(harmless))
-
-
-def test_a_hostile_plot_is_the_same_plot() -> None:
-    """The name of a metric reaches the plot as text."""
-    page, harmless = (Page(render(hostile_view(text))) for text in ('"><script>alert(1)</script>$x^2$', "word"))
-    assert shape(page) == shape(harmless)
-    assert "\u202e" not in render(hostile_view(HOSTILE))
-
-
-def test_the_page_loads_nothing_and_runs_only_its_own_script(address: Path) -> None:
-    """No element asks for anything outside the file, and the policy allows the one script by its digest."""
-    text = render(seen(address))
-    page = Page(text)
-    assert not [key for _, attributes in page.elements for key in attributes if key in LOADING or key.startswith("on")]
-    links = [attributes["href"] or "" for _, attributes in page.elements if "href" in attributes]
-    assert all(link.startswith(("#", "data:")) for link in links)
-    assert not {tag for tag, _ in page.elements} & {"iframe", "object", "embed", "img", "base"}
-    [script] = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    [policy] = [attributes["content"] or "" for _, attributes in page.elements if "http-equiv" in attributes]
-    assert policy.startswith("default-src 'none'; ")
-    assert f"script-src 'sha256-{digest}'" in policy
-    assert "url(" not in " ".join(page.css)
-
-
-def test_the_page_is_structured_for_readers_of_all_kinds(address: Path) -> None:
-    """Headings go down one level at a time, ids are unique, the language is set, and the same view gives the same bytes."""
-    text = render(seen(address))
-    page = Page(text)
-    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
-    assert (levels[0], levels.count(1)) == (1, 1)
-    assert all(after - before <= 1 for before, after in pairwise(levels))
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    assert ("html", {"lang": "en"}) in page.elements
-    assert text == render(seen(address))
-
-
-def test_many_runs_and_tasks_are_folded() -> None:
-    """Of five hundred runs the newest are shown and the others folded by month; retrainings, tasks and months alike; all are there."""
-    started = NOW - timedelta(days=499)
-    claim = Claim(kind="data", digest="d", reason="r", token=1, holder="h", started=NOW, renewed=NOW)
-    retrainings = tuple(claim.model_copy(update={"digest": f"d{at}"}) for at in range(20))
-    runs = [
-        Run(run_id=f"r{at}", task=f"t{at % 20}", verdict="keep_baseline", at=started + timedelta(days=at), reason="r") for at in range(500)
-    ]
-    tasks = tuple(
-        Task(
-            name=name,
-            registry=Registry(task=name),
-            runs=tuple(newest_first(run for run in runs if run.task == name)),
-            retrainings=retrainings if name == "t0" else (),
-        )
-        for name in (f"t{at}" for at in range(20))
-    )
-    months = tuple(
-        {"project": "p", "month": f"20{at}-01", "billed_usd": 1, "held_usd": 0, "limit_usd": None, "limit_known": True, "items": ()}
-        for at in range(30, 10, -1)
-    )
-    text = render(Dashboard.model_validate({"store": "s", "made_at": NOW, "tasks": tasks, "months": months}))
-    shown, *folded = text.split('<section id="runs">')[1].split("<details>")
-    assert shown.count("data-verdict=") == SHOWN_RUNS
-    assert sum(part.count("data-verdict=") for part in folded) == 500 - SHOWN_RUNS
-    assert "<summary>August 2026: 31 runs</summary>" in folded[3] + folded[2] + folded[1]
-    shown, folded, *_ = text.split('<article class="task">')[1].split("<details>")
-    assert (shown.count("under way"), folded.count("under way")) == (SHOWN_RETRAININGS, 20 - SHOWN_RETRAININGS)
-    assert f"<summary>{20 - SHOWN_RETRAININGS} earlier retrainings</summary>" in folded
-    assert f"<summary>{20 - SHOWN_TASKS} tasks that were active longer ago</summary>" in text
-    assert f"<summary>{20 - SHOWN_MONTHS} earlier</summary>" in text
 
 
 def call(*arguments: str | Path) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures_stand_ins import PROVIDERS
 from fixtures_watched import BY_THE_HOUR, HOLDOUT, Watched, crown, fail_half_way, questions_of, today
 from fixtures_watching import drop, promoted, rows, spec_of
 
@@ -19,18 +17,7 @@ from prooftune.watching.signals import Signal
 from tasks.policies import GPU
 from tasks.watching import queue_of
 
-
-@pytest.fixture(scope="module", params=PROVIDERS)
-def crowned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A champion at each provider."""
-    with crown(request.param, tmp_path_factory.mktemp(request.param)) as found:
-        yield found
-
-
-@pytest.fixture
-def watched(crowned: Watched, tmp_path: Path) -> Watched:
-    """The champion in a store of the test's own, in which it was never asked again."""
-    return crowned.in_store_of_its_own(tmp_path)
+pytest_plugins = ["fixtures_watched"]
 
 
 def test_the_provider_is_asked_the_holdout_again(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

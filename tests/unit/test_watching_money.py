@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from fixtures_stand_ins import PROVIDERS
-from fixtures_watched import BY_THE_HOUR, CHAMPION, HOLDOUT, Watched, crown, fail_half_way, questions_of, today
+from fixtures_managed import line
+from fixtures_watched import BY_THE_HOUR, CHAMPION, HOLDOUT, Watched, fail_half_way, questions_of, today
 
 from prooftune.economics import spending
 from prooftune.economics.bill import Bill, BillLine
@@ -19,20 +17,8 @@ from prooftune.errors import DataError, SpecError
 from prooftune.spec import Budget, Use
 from prooftune.watching.nightly import evaluate_again
 from prooftune.watching.nightly_bill import likely_usd
-from tests.fixtures_managed import line
 
-
-@pytest.fixture(scope="module", params=PROVIDERS)
-def crowned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A champion at each provider."""
-    with crown(request.param, tmp_path_factory.mktemp(request.param)) as found:
-        yield found
-
-
-@pytest.fixture
-def watched(crowned: Watched, tmp_path: Path) -> Watched:
-    """The champion in a store of the test's own, in which it was never asked again."""
-    return crowned.in_store_of_its_own(tmp_path)
+pytest_plugins = ["fixtures_watched"]
 
 
 def test_what_it_costs_is_held_and_then_billed(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

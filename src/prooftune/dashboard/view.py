@@ -13,6 +13,7 @@ from prooftune.economics.spending import Item
 from prooftune.providers.ledger import Entry
 from prooftune.providers.serving import Lease
 from prooftune.providers.waiting import Waiting
+from prooftune.report.wording import counted
 from prooftune.retraining.claims import Claim
 from prooftune.storage.leases import alive
 from prooftune.storage.registry_document import Registry, champions_in_line
@@ -119,7 +120,7 @@ class Month(Frozen):
         items = [item for item in self.items if (item.billed_usd is None) is held]
         asked = sum(item.of_evaluation for item in items)
         counts = {"run": len(items) - asked, "nightly evaluation": asked}
-        return " and ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count)
+        return " and ".join(counted(count, name) for name, count in counts.items() if count)
 
 
 class Dashboard(Frozen):

@@ -107,7 +107,7 @@ def months(count: float) -> str:
     """Return a span of months in the unit that reads best: ``3 days``, ``1.4 months``, ``2.5 years``."""
     if count < 1:
         days = max(round(count * 30.4), 1)
-        return f"{days} day{'s' if days > 1 else ''}"
+        return counted(days, "day")
     return f"{count:.2g} months" if count < 24 else f"{count / 12:.3g} years"
 
 
@@ -192,7 +192,7 @@ def _inconclusive(view: RunView, baseline: str, gain: str) -> str:
 def _listed(names: list[str], shown: int = 2) -> str:
     """Return ``a``, ``a and b`` or ``a, b and 3 more checks``."""
     if len(names) > shown:
-        return f"{', '.join(names[:shown])} and {len(names) - shown} more check{'s' if len(names) - shown > 1 else ''}"
+        return f"{', '.join(names[:shown])} and {counted(len(names) - shown, 'more check')}"
     return " and ".join(names)
 
 
@@ -275,3 +275,8 @@ def flatten(figures: Mapping[str, object], prefix: str = "") -> Iterator[tuple[s
 
 FILTERS: Final = (name_of, sentence, reasons_of, capitalize_first, points, percent, p_value, usd, months, duration, number)
 """What templates call by name."""
+
+
+def counted(count: int, name: str) -> str:
+    """Return ``1 run``, ``2 runs``."""
+    return f"{count:,} {name}{'' if count == 1 else 's'}"

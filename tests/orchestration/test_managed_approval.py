@@ -1,0 +1,86 @@
+"""A person says whether a managed run may spend: once, by the form, the command line or the store; the clock says no."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from fixtures_desk import SPENDS, Desk, HeldBrain, opened
+from prefect.flow_runs import resume_flow_run
+
+from flows.resume import go_on
+from prooftune.economics import approvals, spending
+from prooftune.providers.waiting import read_waiting
+from prooftune.storage.manifest import read_manifest, verify_manifest
+from prooftune.types import RunWaiting
+
+pytest_plugins = ["fixtures_desk"]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("surroundings")]  # whole runs
+
+
+def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
+    """The flow is paused with nothing sent; `prooftune approve` lists it and wakes it; later runs of the spec do not ask again."""
+    brain, budget = HeldBrain(), {"approve_above_usd": 0}
+    with opened(folder, tmp_path, brain) as desk:
+        run = desk.start(budget=budget, provider={"hold_minutes": 0})
+        asked = desk.asked()
+        assert set(desk.seen) == {"probe"}
+        _, told = desk.type("approve", "STORE")
+        assert asked.key in [one["key"] for one in told["waiting"]]
+        code, told = desk.type("approve", asked.key, "--by", "ada", "--reason", "worth it", "STORE")
+        assert (code, told["woken"]) == (0, True)
+        assert isinstance(run.result(180), RunWaiting)
+        brain.may.set()
+        desk.api.works.settle()
+        result = desk.start(budget=budget).result(180)
+        assert result.verdict == "promote", result.reasons
+        said = json.loads(desk.store.get(read_manifest(desk.store, result.run_id).files["approval.json"].key))
+        assert (said["approved"], said["by"], said["reason"]) == (True, "ada", "worth it")
+        before = len(desk.seen)
+        assert [one["result"]["run_id"] for one in go_on(desk.spec().store)] == [result.run_id]
+        assert not SPENDS & set(desk.seen[before:]), "the run that waited was finished by its own command"
+        assert list(read_waiting(desk.store)) == []
+        assert desk.jobs == 1
+
+
+@pytest.mark.parametrize("where", ["in the UI's form", "in the store, on a host that cannot reach the server"])
+def test_a_no_is_a_published_result(desk: Desk, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends in do_not_fine_tune with who and why, nothing was sent, and nothing stays held."""
+    monkeypatch.setattr("tasks.approval.LOOK_S", 0.5)
+    run = desk.start(budget={"approve_above_usd": 0})
+    asked = desk.asked()
+    if where.startswith("in the UI"):
+        resume_flow_run(UUID(asked.flow_run), run_input={"decision": "reject", "by": "bob", "reason": "not this month"})
+    else:
+        approvals.answer(desk.store, asked.key, asked.usd, approved=False, by="bob", reason="not this month")
+    result = run.result(180)
+    assert result.verdict == "do_not_fine_tune"
+    assert "bob" in result.reasons[0]
+    assert "not this month" in result.reasons[0]
+    assert verify_manifest(desk.store, result.run_id) == []
+    assert set(desk.seen) == {"probe"}
+    item = spending.find(desk.store, "default", asked.key)
+    assert item is not None
+    assert item.billed_usd == 0
+
+
+def test_nobodys_answer_is_a_no_until_somebody_gives_one(folder: Path, tmp_path: Path) -> None:
+    """The clock rejects; a person who comes late is heard by the next run, which goes on."""
+    budget = {"approve_above_usd": 0, "approve_within_hours": 1 / 3600, "project": "late"}
+    with opened(folder, tmp_path) as desk:
+        result = desk.start(budget=budget).result(180)
+        assert result.verdict == "do_not_fine_tune"
+        assert "nobody" in result.reasons[0]
+        assert set(desk.seen) == {"probe"}
+        assert spending.spent(desk.store, "late").usd == 0
+        code, told = desk.type("approve", result.run_id, "STORE")
+        assert (code, told["woken"]) == (0, False)
+        late = desk.start(budget=budget).result(180)
+        assert late.verdict == "promote", late.reasons
+        assert late.run_id != result.run_id, "a published result is not replaced"
+        item = spending.find(desk.store, "late", result.run_id)
+        assert item is not None
+        assert item.billed_usd
+        assert desk.jobs == 1
