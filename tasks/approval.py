@@ -94,7 +94,7 @@ def ask_person(spec: RunSpec, run_key: str, estimate: StageOutput) -> tuple[Stag
     return (estimate, record_answer(spec, said))
 
 
-@task(**policy("approval", 1, 10, "managed"))
+@task(**policy("approval", 1, 10))
 def record_answer(spec: RunSpec, said: Answer) -> StageOutput:
     """Hand on ``approval.json`` and, where the answer is no, ``decision.json``: not to fine-tune, which is a result and no crash."""
     stage = Stage(spec.store)

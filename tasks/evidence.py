@@ -64,7 +64,7 @@ def measure_forgetting(
     return output
 
 
-@task(**policy("judge", 2, 48 * 60, "managed"))
+@task(**policy("judge", 2, 48 * 60))
 def judge(
     store: Store,
     options: Judge,

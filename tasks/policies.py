@@ -47,7 +47,11 @@ PLACES: Any = {
 UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 """Options of a task that asks what may have changed since it was asked last, and does no harm when it is asked again."""
 GPU = "gpu"
-"""Tag of what uses a GPU where there is one. ``deployments/limits.yaml`` says how many such tasks may run at once."""
+"""Tag of what uses a GPU where there is one. ``deployments/limits.yaml`` says how many such tasks may run at once.
+
+Tasks have no other tags than those of such queues: Prefect asks its server for a slot of each tag, whether it has a limit or not, and with
+SQLite the server refuses about every third of these questions for two seconds and more. Task runs are told apart by their names.
+"""
 VERSIONS: dict[str, int] = {}
 """Version of each stage, as its task declares it."""
 
@@ -94,7 +98,7 @@ class StoreResults(WritableFileSystem):
         """Tell Prefect that keys are used as they are: they are no paths of this machine."""
 
 
-def policy(stage: str, version: int, timeout_minutes: float, *tags: str, of_run: bool = True) -> dict[str, Any]:
+def policy(stage: str, version: int, timeout_minutes: float, *queues: str, of_run: bool = True) -> dict[str, Any]:
     """Return the ``@task`` options of a stage.
 
     ``version`` is raised whenever the stage would give another result for the same inputs: then it is done again. A stage that is not
@@ -102,7 +106,7 @@ def policy(stage: str, version: int, timeout_minutes: float, *tags: str, of_run:
     """
     if of_run:
         VERSIONS[stage] = version
-    return errand(stage, timeout_minutes, *tags) | {
+    return errand(stage, timeout_minutes, *queues) | {
         "cache_policy": StageCache(stage=stage, version=version),
         "persist_result": True,
         "result_serializer": "json",
@@ -111,13 +115,13 @@ def policy(stage: str, version: int, timeout_minutes: float, *tags: str, of_run:
     }
 
 
-def errand(name: str, timeout_minutes: float, *tags: str) -> dict[str, Any]:
+def errand(name: str, timeout_minutes: float, *queues: str) -> dict[str, Any]:
     """Return the ``@task`` options of what is no stage: it is tried again, never cached, and no run's result depends on its code."""
     without = set() if shutil.which("nvidia-smi") else {GPU}  # on the CPU it waits for nobody's GPU
     return UNCACHED | {
         "name": name,
         "task_run_name": run_name(name),
-        "tags": ["prooftune", name, *(tag for tag in tags if tag not in without)],
+        "tags": [tag for tag in queues if tag not in without],
         "timeout_seconds": timeout_minutes * 60,
         "retries": len(RETRY_DELAYS_S),
         "retry_delay_seconds": RETRY_DELAYS_S,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prooftune.providers.tuning import Job
 
 
-@task(**policy("estimate", 1, 30, "managed"))
+@task(**policy("estimate", 1, 30))
 def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, splits: StageOutput) -> StageOutput:
     """Say what the run may cost, and that its data may go where they would go, and would be taken; hands on ``estimate.json``.
 
@@ -63,7 +63,7 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
     return output
 
 
-@task(**(policy("hold", 1, 30, "managed") | UNCACHED))
+@task(**(policy("hold", 1, 30) | UNCACHED))
 def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutput:
     """Hold the estimate in the project's month, once a run; the estimate is handed on.
 
@@ -82,7 +82,7 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
     return estimate
 
 
-@task(**(policy("settle", 1, 30, "managed") | {"refresh_cache": True}))
+@task(**(policy("settle", 1, 30) | {"refresh_cache": True}))
 def settle_spend(spec: RunSpec, run_key: str, outputs: tuple[StageOutput, ...]) -> StageOutput:
     """Replace what is held by what was billed, as far as the provider and the price list say; hands on ``bill.json``.
 

@@ -37,7 +37,7 @@ class Submitted(Frozen):
     ended: bool
 
 
-@task(**(policy("probe", 1, 30, "managed") | UNCACHED))
+@task(**(policy("probe", 1, 30) | UNCACHED))
 def probe_model(spec: RunSpec) -> Probed:
     """Ask the provider whether it tunes the model for this account, and until when. Nothing is spent.
 
@@ -58,7 +58,7 @@ def probe_model(spec: RunSpec) -> Probed:
     return Probed(model=model, capability=capability, usd_per_hour=hosting_usd_per_hour(spec))
 
 
-@task(**(policy("submit", 1, 24 * 60, "managed") | UNCACHED))
+@task(**(policy("submit", 1, 24 * 60) | UNCACHED))
 def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOutput) -> Submitted:
     """Upload the rows and see to it that there is one job of this order; an order that has its job changes nothing.
 
@@ -90,7 +90,7 @@ def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOu
     return Submitted(key=entry.key, job=entry.job.id, ended=entry.job.ended)
 
 
-@task(**(policy("wait", 1, 60 * 24 * 7, "managed") | UNCACHED))
+@task(**(policy("wait", 1, 60 * 24 * 7) | UNCACHED))
 def wait_for_job(spec: RunSpec, submitted: Submitted) -> Submitted:
     """Wait for the job, at most ``provider.hold_minutes``; events and losses show in the log and in the UI as they come."""
     from prooftune.providers.ledger import Ledger
@@ -105,7 +105,7 @@ def wait_for_job(spec: RunSpec, submitted: Submitted) -> Submitted:
     return submitted.model_copy(update={"ended": entry.job.ended})
 
 
-@task(**policy("train", 2, 60, "managed"))
+@task(**policy("train", 2, 60))
 def collect_job(spec: RunSpec, capability: Capability, submitted: Submitted, splits: StageOutput) -> StageOutput:
     """Write down what the job left; hands on ``model/managed.json``, ``log.jsonl``, ``job.json`` and the provider's result files.
 

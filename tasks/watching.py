@@ -35,7 +35,7 @@ LOOK: dict[str, Any] = UNCACHED | {
 """Options of what is no stage of a run: it has no version, and changes no run's key."""
 
 
-@task(name="look", task_run_name="look at {kind}", tags=["prooftune", "look"], timeout_seconds=3600, **LOOK)
+@task(name="look", task_run_name="look at {kind}", timeout_seconds=3600, **LOOK)
 def look(spec: RunSpec, kind: Kind) -> Look:
     """Let the sensor of a kind look once."""
     from prooftune.watching.sensors import SENSORS
@@ -43,13 +43,7 @@ def look(spec: RunSpec, kind: Kind) -> Look:
     return SENSORS[kind](open_store(spec.store), spec, datetime.now(UTC))
 
 
-@task(
-    name="ask-again",
-    task_run_name="ask the champion the holdout again",
-    tags=["prooftune", "evaluate"],
-    timeout_seconds=12 * 3600,
-    **LOOK,
-)
+@task(name="ask-again", task_run_name="ask the champion the holdout again", timeout_seconds=12 * 3600, **LOOK)
 def ask_again(spec: RunSpec) -> Reevaluation | None:
     """Evaluate the champion anew on the holdout that it was promoted on; None = there is no champion."""
     from prooftune.watching.nightly import evaluate_again

@@ -34,6 +34,7 @@ SERVER = "tests/conftest.py::server"
 TEAM = "tests/orchestration/test_team.py"
 JOBS = "tests/unit/test_jobs_cli.py"
 MANAGED = "tests/orchestration/test_managed_flow.py"
+APPROVED = "tests/orchestration/test_managed_approval.py::test_a_person_approves_once"
 KEY = "prooftune-0a1b2c3d4e5f60718293a4b5"
 AT_A_STAND_IN = "--set backend.provider=openai --set backend.model=gpt-4.1-mini --set provider.base_url=http://127.0.0.1:8787/v1"
 LONG = {
@@ -53,7 +54,7 @@ LONG = {
     'prooftune rollback triage --reason "wrong on refunds since Monday" --from triage-3f1c09a8d2be': ROLLED_BACK,
     f"prooftune run triage/spec.yaml {AT_A_STAND_IN}": f"{MANAGED}::test_a_run_ends_in_a_verdict_with_one_job_and_one_bill",
     "prooftune sandbox openai": "tests/unit/test_sandbox_cli.py::test_it_serves_until_nobody_asks",
-    'prooftune approve triage-3f1c09a8d2be --reason "within this quarter\'s plan"': "tests/orchestration/test_managed_approval.py::test_a_person_approves_once",
+    'prooftune approve triage-3f1c09a8d2be --reason "within this quarter\'s plan"': APPROVED,
     f"prooftune jobs reconcile {KEY}": f"{JOBS}::test_a_job_that_turns_up_is_adopted",
     f"prooftune jobs reconcile {KEY} --job ftjob-abc123": f"{JOBS}::test_a_person_names_the_job",
     f'prooftune jobs reconcile {KEY} --none --reason "the console shows no job"': f"{JOBS}::test_a_person_says_that_there_is_no_job",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.events.schemas.automations import AutomationCore as ServerAutomation
 from prefect.states import Failed
+from prefect.tasks import Task
 from prefect.utilities.templating import apply_values, find_placeholders
 from tests_support import ROOT
 
@@ -119,6 +121,15 @@ def test_limits_and_tags_are_the_same() -> None:
     """Every managed provider has a limit, and so has the GPU, under the tags that tasks carry."""
     limits = yaml.safe_load((ROOT / "deployments" / "limits.yaml").read_text())["tags"]
     assert set(limits) == {GPU, *(f"managed:{provider}" for provider in MANAGED)}
+
+
+def test_tasks_have_tags_of_queues_only() -> None:
+    """Prefect asks its server for a slot of each tag of a task, and with SQLite the server is slow to answer: no tag is there for show."""
+    limits = yaml.safe_load((ROOT / "deployments" / "limits.yaml").read_text())["tags"]
+    modules = [importlib.import_module(f"{folder}.{path.stem}") for folder in ("flows", "tasks") for path in (ROOT / folder).glob("*.py")]
+    found = {task.name: task.tags for module in modules for task in vars(module).values() if isinstance(task, Task)}
+    assert {"train", "evaluate", "look", "ask-again", "submit", "admit"} <= found.keys()
+    assert {name: tags for name, tags in found.items() if not tags <= limits.keys()} == {}
 
 
 def test_only_what_has_a_gpu_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
