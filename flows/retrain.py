@@ -31,7 +31,8 @@ def retrain(spec: RunSpec, signal: Signal | None = None, jitter_minutes: float =
 
     What is refused, has nothing new, or does not beat the champion ends as completed, and says so.
     """
-    time.sleep(jitter_of(spec.name, jitter_minutes))
+    if flow_run.run_count <= 1:  # started again after a crash it is late already
+        time.sleep(jitter_of(spec.name, jitter_minutes))
     signal = signal or due(spec.name, flow_run.scheduled_start_time)  # started again in another week, it is the same occurrence
     admission = ask_to_start(spec, signal)
     if admission.token is None:

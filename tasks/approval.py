@@ -127,12 +127,12 @@ def _wait(store: ObjectStore, asked: Asking, command: str) -> Answer:
     get_run_logger().warning("%s %s: it waits for a person. Resume this flow run, or: %s", key, question.text, command)
     emit_approval_needed(question.task, key, f"{key} {question.text}. {asked.text}", command, {"usd": usd, "within_hours": hours})
     paused = PROMOTION if usd is None else round(usd * 100)
-    with _woken(store, key, usd, hours):
+    with _woken(store, key, usd, hours) as clock:
         wanted = Approval.with_initial_data(description=form)
         given = pause_flow_run(wait_for_input=wanted, timeout=int(hours * 3600) + 600, poll_interval=2, key=f"approve-{paused}")
     if given is None:
         raise RuntimeError("the flow run was resumed without an answer; resume it with one")
-    if given.by == NOBODY:  # is not kept: a person who comes late may still say yes, and the next run finds that or asks anew
+    if clock.is_set() and given.by == NOBODY:  # not kept: who comes late may still say yes, and the next run finds that or asks anew
         at = datetime.now(UTC).isoformat(timespec="seconds")
         said = read(store, key, usd) or Answer(key=key, usd=usd, approved=False, by=NOBODY, reason=given.reason, at=at)
     else:
@@ -142,12 +142,12 @@ def _wait(store: ObjectStore, asked: Asking, command: str) -> Answer:
 
 
 @contextmanager
-def _woken(store: ObjectStore, run_key: str, usd: float | None, hours: float) -> Iterator[None]:
-    """Resume the paused flow run, from a thread, as soon as the store has an answer, or when the clock has run out.
+def _woken(store: ObjectStore, run_key: str, usd: float | None, hours: float) -> Iterator[threading.Event]:
+    """Resume the paused flow run, from a thread, as soon as the store has an answer, or when the clock has run out: then the event is set.
 
     Who answers on another machine may not reach this flow run's server, and who is quick answers before it is paused.
     """
-    over, deadline = threading.Event(), time.monotonic() + hours * 3600
+    over, clock, deadline = threading.Event(), threading.Event(), time.monotonic() + hours * 3600
     paused, log = UUID(str(flow_run.id)), get_run_logger()
 
     def watch() -> None:
@@ -156,6 +156,7 @@ def _woken(store: ObjectStore, run_key: str, usd: float | None, hours: float) ->
                 if (said := read(store, run_key, usd)) is not None:
                     resume_flow_run(paused, run_input=_given("approve" if said.approved else "reject", said.by, said.reason))
                 elif time.monotonic() >= deadline:
+                    clock.set()
                     resume_flow_run(paused, run_input=_given("reject", NOBODY, f"no answer within {hours:g} hours"))
             except NOT_RESUMED as error:
                 log.debug("%s was not resumed: %s", run_key, error)
@@ -164,7 +165,7 @@ def _woken(store: ObjectStore, run_key: str, usd: float | None, hours: float) ->
     thread = threading.Thread(target=copy_context().run, args=[watch], name=f"approval-{run_key}", daemon=True)
     thread.start()
     try:
-        yield
+        yield clock
     finally:
         over.set()
         thread.join()

@@ -14,6 +14,7 @@ from flows.resume import go_on
 from prooftune.economics import approvals, spending
 from prooftune.providers.waiting import read_waiting
 from prooftune.storage.manifest import read_manifest, verify_manifest
+from prooftune.storage.registry_document import NOBODY
 from prooftune.types import RunWaiting
 
 pytest_plugins = ["fixtures_desk"]
@@ -45,20 +46,30 @@ def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
         assert desk.jobs == 1
 
 
-@pytest.mark.parametrize("where", ["in the UI's form", "in the store, on a host that cannot reach the server"])
-def test_a_no_is_a_published_result(desk: Desk, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run ends in do_not_fine_tune with who and why, nothing was sent, and nothing stays held."""
+@pytest.mark.parametrize(
+    ("where", "by"),
+    [
+        ("in the UI's form", "bob"),
+        ("in the UI's form", NOBODY),
+        ("in the store, on a host that cannot reach the server", "bob"),
+    ],
+)
+def test_a_no_is_a_published_result(desk: Desk, where: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends in do_not_fine_tune with who and why, also one who signs as the clock does; nothing was sent, and nothing stays held."""
     monkeypatch.setattr("tasks.approval.LOOK_S", 0.5)
     run = desk.start(budget={"approve_above_usd": 0})
     asked = desk.asked()
     if where.startswith("in the UI"):
-        resume_flow_run(UUID(asked.flow_run), run_input={"decision": "reject", "by": "bob", "reason": "not this month"})
+        resume_flow_run(UUID(asked.flow_run), run_input={"decision": "reject", "by": by, "reason": "not this month"})
     else:
-        approvals.answer(desk.store, asked.key, asked.usd, approved=False, by="bob", reason="not this month")
+        approvals.answer(desk.store, asked.key, asked.usd, approved=False, by=by, reason="not this month")
     result = run.result(180)
     assert result.verdict == "do_not_fine_tune"
-    assert "bob" in result.reasons[0]
+    assert by in result.reasons[0]
     assert "not this month" in result.reasons[0]
+    kept = approvals.read(desk.store, asked.key, asked.usd)
+    assert kept is not None
+    assert (kept.approved, kept.by) == (False, by)
     assert verify_manifest(desk.store, result.run_id) == []
     assert set(desk.seen) == {"probe"}
     item = spending.find(desk.store, "default", asked.key)
