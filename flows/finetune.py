@@ -13,7 +13,7 @@ from prooftune.types import Decision, FileRef, ModelRef, RunResult, RunWaiting, 
 from tasks.advice import advise
 from tasks.approval import ask_person
 from tasks.baselines import run_baselines
-from tasks.beginning import Base, begin
+from tasks.beginning import Base, Before, begin
 from tasks.evidence import count_costs, find_champion, judge, measure_forgetting, meet_champion
 from tasks.formatting import format_splits
 from tasks.gate import gate
@@ -27,7 +27,7 @@ from tasks.result import lineage_of, run_facts, run_id_of, run_result
 from tasks.scoring import evaluate
 from tasks.spending import estimate_spend, hold_budget, settle_failed, settle_spend
 from tasks.splitting import split
-from tasks.submission import Probed, collect_job, submit_job, wait_for_job, waiting_run
+from tasks.submission import Probed, collect_job, require_tunable, submit_job, wait_for_job, waiting_run
 from tasks.tokens import count_tokens
 from tasks.training import train
 from tasks.upload import register, upload
@@ -38,10 +38,21 @@ from tasks.verdict import begin_story, tell_verdict
 @flow(name="finetune", flow_run_name=title_of_run, validate_parameters=True)
 def finetune(spec: RunSpec) -> RunResult | RunWaiting:
     """Fine-tune only when it pays, and prove it: end in promote, keep_baseline, inconclusive or do_not_fine_tune."""
+    return carry_through(spec)
+
+
+@flow(name="finish", flow_run_name=title_of_run, validate_parameters=True)
+def finish(spec: RunSpec, source: str, run_key: str) -> RunResult | RunWaiting:
+    """Go on with the run ``run_key``, which waited for its job; ``source`` is the fingerprint of the data that it had read."""
+    return carry_through(spec, Before(source, run_key))
+
+
+def carry_through(spec: RunSpec, before: Before | None = None) -> RunResult | RunWaiting:
+    """Run the graph from the source to the verdict; what is done already is found done."""
     data, task, baseline, method, store = spec.data, spec.task, spec.baseline, spec.backend.method, spec.store
     begin_story(spec)
     with results_in(store):
-        probed, model, base, prompted, larger, embedding, source, files, run_key = begin(spec)
+        probed, model, base, prompted, larger, embedding, source, files, run_key = begin(spec, before)
 
         ingested = ingest(store, data.source, source)
         validated = validate(store, data, ingested, files.get("old"))
@@ -51,6 +62,7 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
         checked = preflight(spec, files, base, splits)
         outputs: tuple[StageOutput, ...] = (ingested, validated, splits, formatted, tokens, checked)
         if probed:
+            require_tunable(spec, probed.capability, splits)
             estimate = estimate_spend(spec, files["prices"], validated, splits)
             outputs += ask_person(spec, run_key, hold_budget(spec, run_key, estimate))
         if undecided(outputs):
@@ -60,7 +72,7 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
             outputs += (baselines, advise(spec, files["prices"], validated, tokens, splits, baselines))
         if undecided(outputs):
             if probed:
-                trained = train_at_provider(spec, run_key, probed, outputs)
+                trained = train_at_provider(spec, run_key, source, probed, outputs)
             else:
                 where = (store, task.of_training, method, spec.tracking, spec.gate.looks, spec.cluster)
                 trained = train(*where, model, splits, checked, files.get("start_from"))
@@ -76,7 +88,7 @@ def finetune(spec: RunSpec) -> RunResult | RunWaiting:
         outputs += (report(spec, run_id, model, made_from, outputs),)
         facts = run_facts(spec, run_id, made_from, decision, outputs)
         uploaded = upload(spec, run_id, facts, outputs)
-        register(spec, run_id, decision, uploaded)
+        register(spec, run_id, uploaded)
         if spec.gate.approve_promotion and waits_for_approval(open_store(spec.store), spec.name, run_id):
             promotion(spec.store, run_id, spec.gate.approve_within_hours)
         return tell_verdict(spec, run_result(spec, run_id))
@@ -87,7 +99,9 @@ def undecided(outputs: tuple[StageOutput, ...]) -> bool:
     return not any(output.figures.get("decision") for output in outputs)
 
 
-def train_at_provider(spec: RunSpec, run_key: str, probed: Probed, outputs: tuple[StageOutput, ...]) -> StageOutput | RunWaiting:
+def train_at_provider(
+    spec: RunSpec, run_key: str, source: str, probed: Probed, outputs: tuple[StageOutput, ...]
+) -> StageOutput | RunWaiting:
     """See to it that there is one job, wait for it, and collect what it left; a job that takes longer than the run may hold on is left."""
     done = {output.stage: output for output in outputs}
     with tags(f"managed:{spec.backend.provider}"):  # queues where deployments/limits.yaml says how many jobs the account may have
@@ -95,7 +109,7 @@ def train_at_provider(spec: RunSpec, run_key: str, probed: Probed, outputs: tupl
         if not submitted.ended:
             submitted = wait_for_job(spec, submitted)
     if not submitted.ended:
-        return waiting_run(spec, run_key, submitted)
+        return waiting_run(spec, run_key, source, submitted)
     try:
         return collect_job(spec, probed.capability, submitted, done["split"])
     except JobFailed:

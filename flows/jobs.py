@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flows.governance import open_named, store_flags, user
-from prooftune.errors import NeedsReconciliation, ProoftuneError, SpecError
+from prooftune.errors import EnvironmentLacks, NeedsReconciliation, ProoftuneError, SpecError
 
 if TYPE_CHECKING:
     from prooftune.economics.approvals import Answer
@@ -144,7 +144,10 @@ def _settle(store: Any, task: str, said: Answer, store_uri: str, endpoint_url: s
 
 
 def wake(flow_run: str | None, said: Answer) -> bool:
-    """Resume the flow run that waits for an answer; False = none waits any more, and the next run of the spec finds the answer."""
+    """Resume the flow run that waits for an answer; False = none waits any more, or its server cannot be reached from here.
+
+    The answer is written down by then. A run that waits looks for it itself, and the next run of the spec finds it.
+    """
     if flow_run is None:
         return False
     from uuid import UUID
@@ -156,7 +159,11 @@ def wake(flow_run: str | None, said: Answer) -> bool:
     from flows.running import server_address
 
     given = {"decision": "approve" if said.approved else "reject", "by": said.by, "reason": said.reason}
-    with temporary_settings({PREFECT_API_URL: server_address()["api"]}), get_client(sync_client=True) as client:
+    try:
+        api = server_address()["api"]
+    except EnvironmentLacks:
+        return False
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
         try:
             if not (state := client.read_flow_run(UUID(flow_run)).state) or not state.is_paused():
                 return False

@@ -126,7 +126,7 @@ def approval(answer: Answer) -> None:
         note = f"; {promoted['note']}" if promoted["note"] else ""
         show(plain(f"  the champion of {promoted['task']} is {promoted['champion'] or 'none'}{note}", "dim"))
     elif not answer["woken"]:
-        show(plain("  no run waits just now; the next run of the spec finds this answer", "dim"))
+        show(plain("  no run was woken: one that waits looks for the answer itself, and the next run of the spec finds it", "dim"))
 
 
 def _dollars(usd: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow, tags
 
-from flows.finetune import finetune
+from flows.finetune import finish
 from flows.lost_runs import OURS
 from prooftune.errors import JobFailed, ProoftuneError, TransientError
 from prooftune.providers.ledger import Ledger
@@ -16,7 +16,7 @@ from prooftune.providers.waiting import Waiting, read_waiting, went_on
 from prooftune.results import result_json
 from prooftune.retraining.claims import settle_run
 from prooftune.spec import Store
-from prooftune.storage.objects import ObjectStore, open_store
+from prooftune.storage.objects import open_store
 from prooftune.types import RunWaiting
 
 
@@ -34,21 +34,22 @@ def go_on(store: Store) -> list[dict[str, Any]]:
                 entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry)
             row["status"] = entry.job.told if entry.job else entry.state
             if entry.state == "ended":
-                row |= _gone_on(objects, waiting)
+                row |= _gone_on(store, waiting)
         except ProoftuneError as error:  # of this run; the others go on
             row["trouble"] = str(error)
         told.append(row)
     return told
 
 
-def _gone_on(objects: ObjectStore, waiting: Waiting) -> dict[str, Any]:
+def _gone_on(store: Store, waiting: Waiting) -> dict[str, Any]:
     """Go on with a run whose job has ended, and say what came of it.
 
     Whatever stops it keeps no other run from going on, and no other retraining from starting, unless another try may help.
     """
-    task, run = waiting.spec.name, waiting.run
+    objects, task, run = open_store(store), waiting.spec.name, waiting.run
+    spec = waiting.spec.model_copy(update={"store": store})  # its own address may be a relative one, of another folder
     with tags(OURS):  # its failure is told as that of a run of its own
-        found = finetune(waiting.spec, return_state=True).result(raise_on_failure=False)
+        found = finish(spec, waiting.source, run, return_state=True).result(raise_on_failure=False)
     if isinstance(found, Exception):
         if not isinstance(found, TransientError):
             settle_run(objects, task, run, f"{type(found).__name__}: {found}", failed=True)

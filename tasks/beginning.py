@@ -34,7 +34,14 @@ class Begun(NamedTuple):
     run_key: str
 
 
-def begin(spec: RunSpec) -> Begun:
+class Before(NamedTuple):
+    """What a run that waited for its job had begun with. It goes on as that run, whatever has become of the source since."""
+
+    source: str
+    run_key: str
+
+
+def begin(spec: RunSpec, before: Before | None = None) -> Begun:
     """Find the models and digest the data; nothing is spent, and nothing of it is cached: any of it may have changed."""
     baseline = spec.baseline
     probed = probe_model(spec) if spec.backend.managed else None
@@ -43,6 +50,9 @@ def begin(spec: RunSpec) -> Begun:
     prompted = base if baseline.model is None else find_model(baseline.model, None, False)
     larger = None if baseline.larger_here is None else find_model(baseline.larger_here, None, False)
     embedding = None if baseline.embedding is None else find_model(baseline.embedding, None, False)
-    source, files = fingerprint(spec.data.source), fingerprint_files(spec)
+    files = fingerprint_files(spec)
+    if before is not None:
+        return Begun(probed, model, base, prompted, larger, embedding, before.source, files, before.run_key)
+    source = fingerprint(spec.data.source)
     models = tuple(one for one in (model, prompted, larger, embedding) if isinstance(one, ModelRef))
     return Begun(probed, model, base, prompted, larger, embedding, source, files, run_key_of(spec, source, files, models))

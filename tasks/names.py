@@ -17,6 +17,7 @@ _DOES: Final = {
     "split": "seal the holdout",
     "format": "write the training files",
     "tokens": "count what is trained on",
+    "require_tunable": "refuse what cannot be tuned",
     "preflight": "look at what is supervised",
     "estimate": "say what it may cost",
     "hold": "keep the money free",

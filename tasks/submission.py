@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import task
@@ -14,7 +16,7 @@ from prooftune.storage.objects import open_store
 from prooftune.types import Frozen, ModelRef, Progress, RunWaiting, StageOutput
 from tasks.artifacts import show_figures, show_markdown, show_table, tag_run
 from tasks.live_loss import LiveLoss
-from tasks.policies import UNCACHED, policy
+from tasks.policies import UNCACHED, errand, policy
 from tasks.progress import report_to_ui
 from tasks.stage import Stage
 
@@ -39,23 +41,41 @@ class Submitted(Frozen):
 
 @task(**(policy("probe", 1, 30) | UNCACHED))
 def probe_model(spec: RunSpec) -> Probed:
-    """Ask the provider whether it tunes the model for this account, and until when. Nothing is spent.
-
-    Raises:
-        SpecError: it does not, or shuts the model down within ``provider.min_remaining_days``.
-    """
+    """Ask the provider whether it tunes the model for this account, and until when. Nothing is spent."""
     from prooftune.economics.managed import hosting_usd_per_hour
-    from prooftune.providers.probing import require_tunable
     from prooftune.providers.tuning import open_tuner
 
     tuner = open_tuner(spec.backend.provider, spec.provider)
     capability = tuner.probe(spec.backend.model, spec.backend.objective)
-    require_tunable(spec, capability)
     show_table([capability.model_dump(mode="json")], key="probe", description=f"{spec.backend.provider} says this of the base model.")
     name = f"{spec.backend.provider}/{spec.backend.model}"
     sha256 = digest([spec.backend.provider, tuner.address, spec.backend.model])
     model = ModelRef(name=name, revision="", sha256=sha256)
     return Probed(model=model, capability=capability, usd_per_hour=hosting_usd_per_hour(spec))
+
+
+@task(**errand("require_tunable", 30))
+def require_tunable(spec: RunSpec, capability: Capability, splits: StageOutput) -> None:
+    """Refuse a base model that cannot be tuned, or not for long. An order that was sent before is gone on with: it is paid for.
+
+    Raises:
+        SpecError: the provider does not tune it, or shuts it down within ``provider.min_remaining_days``.
+    """
+    from prooftune.providers.ledger import Ledger
+    from prooftune.providers.orders import checked_order
+    from prooftune.providers.probing import refusal
+    from prooftune.providers.tuning import open_tuner
+
+    if (refused := refusal(spec, capability)) is None:
+        return
+    objects = open_store(spec.store)
+    files = {name: objects.fetch(splits.artifacts[f"{name}.jsonl"]) for name in ("train", "validation")}
+    with TemporaryDirectory() as folder:
+        order, _ = checked_order(open_tuner(spec.backend.provider, spec.provider), spec, files, Path(folder))
+    known = Ledger(objects).newest(order)
+    if known is None or known.state == "intended":
+        raise refused
+    get_run_logger().warning("%s The job of this run, %s, was ordered before, and is gone on with.", refused, known.key)
 
 
 @task(**(policy("submit", 1, 24 * 60) | UNCACHED))
@@ -126,11 +146,11 @@ def collect_job(spec: RunSpec, capability: Capability, submitted: Submitted, spl
     return output
 
 
-def waiting_run(spec: RunSpec, run_key: str, submitted: Submitted) -> RunWaiting:
+def waiting_run(spec: RunSpec, run_key: str, source: str, submitted: Submitted) -> RunWaiting:
     """Write down that the run waits for its job, so that `prooftune jobs resume` goes on with it."""
     from prooftune.providers.waiting import wait
 
-    wait(open_store(spec.store), spec, run_key, submitted.key)
+    wait(open_store(spec.store), spec, run_key, submitted.key, source)
     text = f"{spec.backend.provider} job {submitted.job} goes on; `prooftune jobs resume`, or the same command, goes on with the run"
     show_markdown(
         f"{text}\n\nRun `{run_key}`, run key of the job `{submitted.key}`.", key="waiting", description="The run waits for its job."

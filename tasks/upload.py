@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 from prooftune.errors import ProoftuneError
 from prooftune.report.wording import with_flags
 from prooftune.spec import RunSpec
+from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import ObjectStore
 from prooftune.types import ArtifactRef, Decision, StageOutput
 from tasks.artifacts import show_figures, show_link
@@ -97,15 +98,17 @@ def upload(spec: RunSpec, run_id: str, facts: dict[str, Any], outputs: tuple[Sta
 
 
 @task(**policy("register", version=3, timeout_minutes=10))
-def register(spec: RunSpec, run_id: str, decision: Decision, uploaded: StageOutput) -> StageOutput:
+def register(spec: RunSpec, run_id: str, uploaded: StageOutput) -> StageOutput:
     """Enter the run in the registry, and in MLflow's where the spec names one; a promoted candidate becomes the task's champion.
 
+    The verdict is the published one: of two hosts that did the same run at once, and got other answers, the first to publish counts.
     A ``note`` in the figures says why it did not. A mirror that fails is told, and the next run or change of the champion heals it.
     """
     from prooftune.storage.registry import register as enter
 
     stage = Stage(spec.store)
     manifest = ArtifactRef.model_validate(uploaded.figures["manifest"])
+    decision = Decision.model_validate(read_manifest(stage.objects, run_id).facts["decision"])
 
     def work(out: Path) -> dict[str, Any]:
         registry = enter(stage.objects, spec.name, run_id, manifest, decision, ask=spec.gate.approve_promotion)

@@ -149,7 +149,7 @@ def put_jobs(store: ObjectStore) -> None:
         else:
             ledger.found(key, Job(id=f"job-{seed}", status=status, told=status), "created")
         if status == "running":
-            wait(store, spec_of("triage"), "triage-job-1", key)
+            wait(store, spec_of("triage"), "triage-job-1", key, "f" * 64)
     for name, holder, renewed in (("alive", "a", NOW), ("alive", "b", NOW - timedelta(hours=9)), ("left", "a", NOW - timedelta(hours=5))):
         lease = Lease(
             name=name,

@@ -29,8 +29,7 @@ from prooftune.economics.prices import PriceList, load_prices
 from prooftune.errors import TransientError
 from prooftune.evaluation.answers.managed import ManagedBase, tuned_answerer
 from prooftune.evaluation.candidate import evaluate_candidate
-from prooftune.evaluation.champion_files import read_managed
-from prooftune.providers.collection import collect
+from prooftune.providers.collection import collect, read_managed
 from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.orders import checked_order
 from prooftune.providers.serving import Lease, read_leases, served

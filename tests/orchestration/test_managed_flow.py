@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from flows.resume import go_on
 from prooftune.economics import spending
 from prooftune.economics.spending import BudgetExceeded
 from prooftune.errors import DataError, JobFailed, SpecError
-from prooftune.providers.waiting import read_waiting
+from prooftune.providers.waiting import FOLDER, read_waiting
 from prooftune.sandbox.azure import RESOURCE, AzureApi
 from prooftune.sandbox.http import serving
 from prooftune.sandbox.models import CannedBrain
@@ -106,6 +107,37 @@ def test_a_run_need_not_wait_for_its_job(folder: Path, tmp_path: Path) -> None:
         assert run["result"]["verdict"] == "promote"
         assert list(read_waiting(desk.store)) == []
         assert desk.jobs == 1
+
+
+def test_a_run_that_waited_is_finished_whatever_changed_meanwhile(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New rows, a model that is shut down soon, a command typed in another folder: the paid job is evaluated, and no other bought."""
+    brain, source = HeldBrain(), tmp_path / "own.jsonl"
+    with opened(folder, tmp_path, brain) as desk:
+        shutil.copy(desk.spec().data.source, source)
+        own = {"data": {"source": str(source)}, "budget": {"project": "meanwhile"}}
+        assert isinstance(desk.start(**own, provider={"hold_minutes": 0}).result(180), RunWaiting)
+        [waiting] = read_waiting(desk.store)
+        with source.open("a") as lines:
+            lines.writelines(
+                f'{{"prompt": "{word} parcel {word}ish", "completion": "delivery"}}\n' for word in ("zebra", "quartz", "violin")
+            )
+        soon = waiting.spec.provider.model_copy(update={"min_remaining_days": 20_000})
+        typed_elsewhere = waiting.spec.store.model_copy(update={"uri": "./store"})
+        changed = waiting.spec.model_copy(update={"provider": soon, "store": typed_elsewhere})
+        desk.store.put(f"{FOLDER}{waiting.run}.json", waiting.model_copy(update={"spec": changed}).model_dump_json().encode())
+        brain.may.set()
+        desk.api.works.settle()
+        monkeypatch.chdir(tmp_path)
+        [run] = go_on(desk.spec().store)
+        assert (run["trouble"], run["result"]["verdict"], run["result"]["run_id"]) == (None, "promote", waiting.run)
+        assert list(read_waiting(desk.store)) == []
+        assert not (tmp_path / "store").exists()
+        assert desk.jobs == 1
+        [item] = spending.spent(desk.store, "meanwhile").items
+        assert item.billed_usd is not None
+        with pytest.raises(SpecError, match="is shut down on"):
+            desk.run(**own, provider={"min_remaining_days": 20_000})
+        assert desk.jobs == 1, "the new rows are another order"
 
 
 def test_a_job_that_failed_meanwhile_is_told_once(folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -393,6 +394,18 @@ def approve(desk: Desk, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["approve", *arguments, "--store", str(desk.store.root)], env={"COLUMNS": "80"})
 
 
+def test_an_answer_is_kept_where_the_server_is_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends well and says that it woke no run: whoever waits looks for the answer in the store."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}/api")
+        ask(desk.store, "triage-0", 31.5, "0d0b4b2e-0000-4000-8000-000000000000", "triage")
+        told = approve(desk, "triage-0", "--by", "ann", "--json")
+    assert told.exit_code == 0
+    assert json.loads(told.stdout)["woken"] is False
+    assert json.loads(approve(desk, "--json").stdout)["waiting"] == []
+
+
 def test_an_estimate_is_approved(desk: Desk) -> None:
     """What waits is listed; the first answer counts, whoever says what afterwards; a run that asked nothing is a sentence."""
     assert "no run of" in " ".join(approve(desk).stdout.split())
@@ -403,7 +416,7 @@ def test_an_estimate_is_approved(desk: Desk) -> None:
     assert (told["answer"]["approved"], told["answer"]["by"], told["woken"]) == (True, "ann", False)
     screen = " ".join(ESCAPE.sub("", approve(desk, "triage-0", "--no", "--by", "bob").stdout).split())
     assert "$31.50 of triage-0 approved by ann" in screen
-    assert "the next run of the spec finds this answer" in screen
+    assert "the next run of the spec finds it" in screen
     assert json.loads(approve(desk, "--json").stdout)["waiting"] == []
     unknown = approve(desk, "triage-x", "--json")
     assert (unknown.exit_code, "waiting: none" in json.loads(unknown.stdout)["message"]) == (2, True)

@@ -384,3 +384,29 @@ def test_six_processes_lose_no_change(store: LocalStore) -> None:
     assert before == [None, *(change["champion"] for change in registry["changes"][:-1])]
     assert registry["champion"] == "run-first"
     assert len(registry["history"]) == 25
+
+
+def test_a_model_at_its_provider_is_known_by_its_name_there(store: LocalStore, tmp_path: Path) -> None:
+    """Rolled back by a person, it stays so where its run is repeated and the provider names another last day by then."""
+
+    def enter_managed(run_id: str, model: str, met: str | None, until: str) -> dict[str, Any]:
+        told = {
+            "provider": "openai",
+            "address": "-",
+            "base_model": "base",
+            "job": f"job-{model}",
+            "key": "prooftune-1",
+            "owns_weights": False,
+        }
+        (tmp_path / "managed.json").write_text(json.dumps(told | {"model": model, "shutdown": until}))
+        (tmp_path / "champion.json").write_text(json.dumps({"run_id": met, "rivals": []}))
+        files = {"model/managed.json": tmp_path / "managed.json", "champion.json": tmp_path / "champion.json"}
+        manifest = publish(store, run_id, files, {"name": "triage", "decision": PROMOTE.model_dump(mode="json")})
+        return register(store, "triage", run_id, manifest, PROMOTE)
+
+    enter_managed("run-a", "ft:old", None, "2027-01-14")
+    assert enter_managed("run-b", "ft:bad", "run-a", "2027-01-14")["champion"] == "run-b"
+    rollback(store, "triage", **WHY)
+    found = enter_managed("run-c", "ft:bad", "run-a", "2027-02-01")
+    assert (found["champion"], "rolled back" in found["note"]) == ("run-a", True)
+    assert enter_managed("run-d", "ft:new", "run-a", "2027-02-01")["champion"] == "run-d"

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
 from prooftune.errors import DataError, IntegrityError, ModelUnavailable, SpecError
 from prooftune.evidence import Champion
 from prooftune.models.resolve import resolve_model
-from prooftune.providers.collection import MANAGED, ManagedModel
+from prooftune.providers.collection import MANAGED, ManagedModel, read_managed
 from prooftune.spec import RunSpec, parse_spec
 from prooftune.storage.manifest import Manifest, read_manifest
 from prooftune.storage.objects import NoSuchObject, ObjectStore
@@ -111,18 +110,6 @@ def answers_here(store: ObjectStore, task: str) -> bool:
     """Return whether a task has a champion that answers on this machine, and not at its provider. Raises NoSuchObject where it is gone."""
     run_id = read_registry(store, task)["champion"]
     return run_id is not None and AT_PROVIDER not in read_manifest(store, run_id).files
-
-
-def read_managed(file: Path) -> ManagedModel:
-    """Return which model it is that a managed training handed on.
-
-    Raises:
-        DataError: the file is of another version.
-    """
-    try:
-        return ManagedModel.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise DataError(f"{file.name} names no model of a provider that this version knows ({error.error_count()} problems)") from None
 
 
 def _weights_in(manifest: Manifest) -> list[str]:

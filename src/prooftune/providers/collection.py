@@ -7,7 +7,9 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from prooftune.errors import JobFailed
+from pydantic import ValidationError
+
+from prooftune.errors import DataError, JobFailed
 from prooftune.providers.ledger import Entry
 from prooftune.providers.tuning import Capability, Checkpoint, Event, Job, Tuner
 from prooftune.training.overfitting import overfitting
@@ -100,6 +102,18 @@ def collect(tuner: Tuner, entry: Entry, capability: Capability, examples: int, o
         "examples": examples,
         "further_steps": [],
     }
+
+
+def read_managed(file: Path) -> ManagedModel:
+    """Return which model it is that a managed training handed on.
+
+    Raises:
+        DataError: the file is of another version.
+    """
+    try:
+        return ManagedModel.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{file.name} names no model of a provider that this version knows ({error.error_count()} problems)") from None
 
 
 def training_log(events: list[Event], epochs: int) -> list[dict[str, int | float | None]]:

@@ -9,11 +9,11 @@ from prooftune.providers.tuning import Capability
 from prooftune.spec import RunSpec
 
 
-def require_tunable(spec: RunSpec, capability: Capability, today: date | None = None) -> None:
+def refusal(spec: RunSpec, capability: Capability, today: date | None = None) -> SpecError | None:
     """Check what a provider said of the base model against the spec.
 
-    Raises:
-        SpecError: it tunes no such model for this account, not by this objective, no longer, or shuts it down too soon.
+    Returns:
+        What is wrong: it tunes no such model for this account, not by this objective, no longer, or shuts it down too soon. None = nothing.
     """
     day = today or datetime.now(UTC).date()
     backend, least = spec.backend, spec.provider.min_remaining_days
@@ -37,5 +37,4 @@ def require_tunable(spec: RunSpec, capability: Capability, today: date | None = 
                 "sunset",
             )
         )
-    if problems:
-        raise SpecError(f"{backend.provider} cannot take this run:", tuple(problems))
+    return SpecError(f"{backend.provider} cannot take this run:", tuple(problems)) if problems else None

@@ -22,14 +22,17 @@ class Waiting(Frozen):
     spec: RunSpec
     key: str
     """Run key of the job."""
+    source: str
+    """Fingerprint of the data as the run read them: the source may have changed since, and the job learns from what it was given."""
     since: str
     """UTC, ISO 8601."""
 
 
-def wait(store: ObjectStore, spec: RunSpec, run: str, key: str) -> None:
+def wait(store: ObjectStore, spec: RunSpec, run: str, key: str, source: str) -> None:
     """Write down that a run waits for a job."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    store.put(f"{FOLDER}{run}.json", Waiting(run=run, spec=spec, key=key, since=since).model_dump_json(indent=1).encode())
+    waiting = Waiting(run=run, spec=spec, key=key, source=source, since=since)
+    store.put(f"{FOLDER}{run}.json", waiting.model_dump_json(indent=1).encode())
 
 
 def read_waiting(store: ObjectStore) -> Iterator[Waiting]:

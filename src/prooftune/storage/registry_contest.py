@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from prooftune.providers.collection import MANAGED
+from prooftune.providers.collection import MANAGED, read_managed
+from prooftune.spec import digest
 from prooftune.storage.manifest import read_manifest
 from prooftune.storage.objects import NoSuchObject, ObjectStore
 from prooftune.storage.registry_document import opponent_of, read_document
@@ -20,7 +21,7 @@ class Contest(NamedTuple):
     """What a published run says of its candidate."""
 
     weights: tuple[str, ...]
-    """SHA-256 of its safetensors files, sorted, or of the file that names a model at its provider."""
+    """SHA-256 of its safetensors files, sorted, or a digest of the name of a model at its provider."""
     told: bool
     """Whether it says which champion the candidate met."""
     met: str | None
@@ -41,7 +42,7 @@ def champion_to_meet(store: ObjectStore, task: str, run_key: str, files: Mapping
         mine = entry.run_id == run_key or entry.run_id.startswith(f"{run_key}-")
         if mine and not entry.held_back and _published_with(store, entry.run_id, files):
             return entry.met
-    return opponent_of(registry, weights_of(files))
+    return opponent_of(registry, weights_of(store, files))
 
 
 def contest_of(store: ObjectStore, run_id: str) -> Contest:
@@ -51,14 +52,23 @@ def contest_of(store: ObjectStore, run_id: str) -> Contest:
     except NoSuchObject:
         return Contest((), told=False, met=None)
     if (ref := files.get("champion.json")) is None:
-        return Contest(weights_of(files), told=False, met=None)
-    return Contest(weights_of(files), told=True, met=json.loads(store.fetch(ref).read_bytes())["run_id"])
+        return Contest(weights_of(store, files), told=False, met=None)
+    return Contest(weights_of(store, files), told=True, met=json.loads(store.fetch(ref).read_bytes())["run_id"])
 
 
-def weights_of(files: Mapping[str, ArtifactRef]) -> tuple[str, ...]:
-    """Return the digests of the weights among a run's files, sorted; for a model at its provider, that of the file that names it."""
-    kept = (".safetensors", f"/{MANAGED}")
-    return tuple(sorted(ref.sha256 for name, ref in files.items() if name.startswith(WEIGHTS) and name.endswith(kept)))
+def weights_of(store: ObjectStore, files: Mapping[str, ArtifactRef]) -> tuple[str, ...]:
+    """Return the digests of the weights among a run's files, sorted; for a model at its provider, that of its name there.
+
+    What else is told of such a model, the day on which it ends among it, may change without its being another one.
+
+    Raises:
+        IntegrityError: the file that names a model is not the one of the manifest.
+        DataError: it is of another version.
+    """
+    found = {name: ref for name, ref in files.items() if name.startswith(WEIGHTS)}
+    here = [ref.sha256 for name, ref in found.items() if name.endswith(".safetensors")]
+    there = [read_managed(store.fetch(ref)) for name, ref in found.items() if name.endswith(f"/{MANAGED}")]
+    return tuple(sorted([*here, *(digest([one.provider, one.address, one.model]) for one in there)]))
 
 
 def _published_with(store: ObjectStore, run_id: str, files: Mapping[str, ArtifactRef]) -> bool:
