@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from prooftune.errors import SpecError
+from prooftune.errors import ProoftuneError, SpecError
 from prooftune.providers.bedrock_answers import OnDemand, Provisioned, shown
 from prooftune.providers.bedrock_connection import Connection, pages
 from prooftune.providers.bedrock_models import require_family
 from prooftune.providers.calls import NotFoundError
-from prooftune.providers.tuning import MARK, Deployment
+from prooftune.providers.tuning import MARK, Deployment, PartlyListed
 
 PAGE = 100
 _NAME = re.compile(rf"{MARK}-(?:[0-9a-zA-Z][_-]?){{1,{62 - len(MARK)}}}")
@@ -24,6 +25,8 @@ class Deployments:
     def __init__(self, api: Connection) -> None:
         self._api = api
         self._bedrock = api.bedrock
+        self._kinds: dict[str, type[OnDemand] | type[Provisioned]] = {}
+        """By name: the kind of what was made or listed here. A name stands for one tuned model, and that for one kind."""
 
     def ensure(self, model: str, name: str) -> Deployment:
         """Make the deployment where it is not there; one that failed is made anew."""
@@ -33,6 +36,7 @@ class Deployments:
                 "63 characters at most"
             )
         on_demand = require_family(model).on_demand
+        self._kinds[name] = OnDemand if on_demand else Provisioned
         look = self._on_demand if on_demand else self._provisioned
         found = look(name)
         if found is not None and found.status != "Failed":
@@ -81,20 +85,55 @@ class Deployments:
             return None
 
     def running(self) -> list[Deployment]:
-        """Return those of both kinds under names of ours."""
-        ours = {"nameContains": MARK, "maxResults": PAGE}
-        on_demand = pages(self._api.call, self._bedrock.list_custom_model_deployments, "modelDeploymentSummaries", **ours)
-        provisioned = pages(self._api.call, self._bedrock.list_provisioned_model_throughputs, "provisionedModelSummaries", **ours)
-        found = [shown(OnDemand.model_validate(one)) for one in on_demand] + [shown(Provisioned.model_validate(one)) for one in provisioned]
-        return [one for one in found if one.name.startswith(f"{MARK}-")]
+        """Return those of both kinds under names of ours.
+
+        Raises:
+            PartlyListed: one kind was listed, and the list of the other was refused.
+            ProoftuneError: neither was listed.
+        """
+        listings = (
+            (OnDemand, self._bedrock.list_custom_model_deployments, "modelDeploymentSummaries"),
+            (Provisioned, self._bedrock.list_provisioned_model_throughputs, "provisionedModelSummaries"),
+        )
+        found: list[Deployment] = []
+        refused: list[ProoftuneError] = []
+        for kind, listing, field in listings:
+            try:
+                listed = [kind.model_validate(one) for one in pages(self._api.call, listing, field, nameContains=MARK, maxResults=PAGE)]
+            except ProoftuneError as error:
+                refused.append(error)
+                continue
+            ours = [one for one in listed if one.name.startswith(f"{MARK}-")]
+            self._kinds |= {one.name: kind for one in ours}
+            found += [shown(one) for one in ours]
+        if len(refused) == len(listings):
+            raise refused[0]
+        if refused:
+            raise PartlyListed(str(refused[0]), tuple(found))
+        return found
 
     def delete(self, name: str) -> None:
-        """Delete it, of whichever kind it is; one that is gone is fine."""
-        for request in (
-            partial(self._bedrock.delete_custom_model_deployment, customModelDeploymentIdentifier=name),
-            partial(self._bedrock.delete_provisioned_model_throughput, provisionedModelId=name),
-        ):
+        """Delete it, of whichever kind it is; one that is gone is fine.
+
+        Both are tried, first the kind that it is known to be. A refusal for the other one matters only where nobody knows the kind.
+
+        Raises:
+            ProoftuneError: it was not deleted, or nobody knows whether there is one: the account may not delete that kind.
+        """
+        known = self._kinds.get(name)
+        requests: list[tuple[type[OnDemand] | type[Provisioned], Callable[[], object]]] = [
+            (OnDemand, partial(self._bedrock.delete_custom_model_deployment, customModelDeploymentIdentifier=name)),
+            (Provisioned, partial(self._bedrock.delete_provisioned_model_throughput, provisionedModelId=name)),
+        ]
+        refused: list[ProoftuneError] = []
+        for kind, request in sorted(requests, key=lambda one: one[0] is not known):
             try:
                 self._api.call(request)
+                known, refused = kind, []
             except NotFoundError:
                 continue
+            except ProoftuneError as error:
+                if known in (None, kind):
+                    refused.append(error)
+        if refused:
+            raise refused[0]

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from prooftune.errors import NeedsReconciliation, Problem, SpecError
+from prooftune.errors import EnvironmentLacks, NeedsReconciliation, Problem, SpecError
 from prooftune.providers.chat import ChatModel
 from prooftune.spec import MANAGED, Hyperparameters, Objective, Provider
 from prooftune.spec.fields import digest
@@ -142,6 +142,18 @@ class Deployment(Frozen):
     """Whether it will never be ready."""
 
 
+class PartlyListed(EnvironmentLacks):
+    """Some deployments were listed, and the account may not list the others: what these are nobody knows."""
+
+    def __init__(self, message: str, found: tuple[Deployment, ...] = ()) -> None:
+        super().__init__(message, found)
+        self.message = message
+        self.found = found
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class Tuner(Protocol):
     """One provider's fine-tuning API. Except for ``create``, every request may be made again without harm and is, where that may help."""
 
@@ -201,7 +213,11 @@ class Tuner(Protocol):
         """Make what must run for the model to answer, under a name of ours; None = it answers as it is. Deploying again finds it."""
 
     def deployments(self) -> list[Deployment]:
-        """Return what runs under names of ours, whoever started it."""
+        """Return what runs under names of ours, whoever started it.
+
+        Raises:
+            PartlyListed: not all could be asked for; the error has those that were found.
+        """
 
     def take_down(self, name: str) -> None:
         """End a deployment; one that is gone is fine."""
