@@ -87,6 +87,9 @@ def open_base(base: ManagedBase, kept: Path) -> Subject:
 def tuned_answerer(base: ManagedBase, tuned: ManagedModel, store: ObjectStore, kept: Path) -> Iterator[Answerer]:
     """Give the tuned model, deployed where it has to be and taken down again; an answer that it leaves empty is an answer.
 
+    What is deployed is asked directly, whatever ``base.options.batch`` says: it is paid for by the time that a batch would take, up to a
+    day, and no provider grants its discount there.
+
     Args:
         base: What it was tuned from.
         tuned: The tuned model.
@@ -99,7 +102,7 @@ def tuned_answerer(base: ManagedBase, tuned: ManagedModel, store: ObjectStore, k
     tuner = open_tuner(base.provider, base.options)
     ran = partial(note_hosting, kept, tuned.key)
     with served(tuner, store, tuned.model, tuned.key, base.options, base.usd_per_hour, ran=ran) as chat:
-        yield _answerer(tuner, chat, base, tuned.model, kept)
+        yield _answerer(tuner, chat, base, tuned.model, kept, batch=chat.name == tuned.model)
 
 
 def _answerer(
