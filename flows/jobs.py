@@ -96,7 +96,7 @@ def again(key: str, reason: str, store_uri: str, endpoint_url: str | None) -> di
 def sweep(remove: bool, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
     """Find deployments that dead runs left at every provider that the ledger or a lease names, and take them down."""
     from prooftune.providers.ledger import Ledger
-    from prooftune.providers.serving import sweep as sweep_deployments
+    from prooftune.providers.sweeping import sweep as sweep_deployments
     from prooftune.providers.tuning import open_tuner
 
     store = open_named(store_uri, endpoint_url)

@@ -14,8 +14,8 @@ import pytest
 from prooftune.dashboard.reading import read_dashboard
 from prooftune.dashboard.view import Dashboard
 from prooftune.economics import approvals, spending
+from prooftune.providers.deployment_leases import Lease, key_of
 from prooftune.providers.ledger import Entry, Ledger
-from prooftune.providers.serving import Lease, key_of
 from prooftune.providers.tuning import Job, Order
 from prooftune.providers.waiting import wait
 from prooftune.retraining.admission import admit

@@ -30,9 +30,10 @@ from prooftune.errors import TransientError
 from prooftune.evaluation.answers.managed import ManagedBase, tuned_answerer
 from prooftune.evaluation.candidate import evaluate_candidate
 from prooftune.providers.collection import collect, read_managed
+from prooftune.providers.deployment_leases import Lease, read_leases
 from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.orders import checked_order
-from prooftune.providers.serving import Lease, read_leases, served
+from prooftune.providers.serving import served
 from prooftune.providers.submission import follow, submit
 from prooftune.sandbox.models import Answered, CannedBrain
 from prooftune.spec import parse_spec

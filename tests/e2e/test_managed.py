@@ -19,7 +19,7 @@ import yaml
 from fixtures_tickets import BASE, managed_fields
 from tests_support import prooftune
 
-from prooftune.providers.serving import key_of, read_leases
+from prooftune.providers.deployment_leases import key_of, read_leases
 from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import verify_manifest
 from prooftune.storage.objects import ObjectStore

@@ -19,11 +19,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from prooftune.economics import spending
 from prooftune.errors import TransientError
 from prooftune.retraining.admission import RESTARTS, admit
-from prooftune.retraining.claims import SKEW_S, finish, note_run, read_retrains, renew
+from prooftune.retraining.claims import finish, note_run, read_retrains, renew
 from prooftune.retraining.holding import holding
 from prooftune.spec import RunSpec, parse_spec
 from prooftune.storage import leases
-from prooftune.storage.leases import DEAD_AFTER_S
+from prooftune.storage.leases import DEAD_AFTER_S, SKEW_S
 from prooftune.storage.local import LocalStore
 from prooftune.watching.signals import Signal
 

@@ -17,7 +17,7 @@ from tests_support import write_jsonl
 from flows.retrain import retrain
 from flows.watch import evaluate_champion
 from prooftune.economics.spending import spent
-from prooftune.providers.serving import read_leases
+from prooftune.providers.deployment_leases import read_leases
 from prooftune.sandbox.models import Answered, CannedBrain
 from prooftune.spec import Budget, RunSpec, parse_spec
 from prooftune.storage.manifest import read_manifest

@@ -11,10 +11,10 @@ import pytest
 from prooftune.economics import spending
 from prooftune.errors import IntegrityError, SpecError
 from prooftune.retraining.admission import RESTARTS, Admission, admit, spent_usd
-from prooftune.retraining.claims import SKEW_S, fail, finish, key_of, note_run, read_retrains, renew, settle_run, wait
+from prooftune.retraining.claims import fail, finish, key_of, note_run, read_retrains, renew, settle_run, wait
 from prooftune.retraining.composition import Composition
 from prooftune.spec import RunSpec, parse_spec
-from prooftune.storage.leases import DEAD_AFTER_S
+from prooftune.storage.leases import DEAD_AFTER_S, SKEW_S
 from prooftune.storage.local import LocalStore
 from prooftune.watching.signals import Signal
 from tasks.retraining import within_budget
@@ -67,6 +67,14 @@ def test_an_occurrence_starts_once(store: LocalStore) -> None:
         assert told.until is None
         assert told.reason.endswith("promote")
     assert ask(store, hours=1000).decision == "duplicate", "its own holder, too"
+
+
+def test_a_sign_of_life_from_the_future_keeps_nobody_waiting(store: LocalStore) -> None:
+    """A clock that is wrong by days is not believed until then; a renewal by one that was set right since counts."""
+    token = started(ask(store, hours=48))
+    assert renew(store, "toy", token, NOON)
+    assert ask(store, holder="b", hours=0.1).decision == "duplicate", "its holder has just renewed"
+    assert started(ask(store, holder="b", hours=0.3)) > token
 
 
 def test_one_retraining_at_a_time(store: LocalStore) -> None:

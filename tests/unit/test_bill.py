@@ -105,7 +105,7 @@ def test_answers_cost_their_tokens(store: LocalStore, tmp_path: Path) -> None:
 
 
 def test_a_deployment_costs_the_hours_that_it_ran(store: LocalStore, tmp_path: Path) -> None:
-    """Each time it was up, a killed stage's too, at the estimate's price of an hour; where nothing was noted, the bill says so."""
+    """Each time it was up, a killed stage's too, at the estimate's price of an hour; what nobody noted or knows, the bill says."""
     (tmp_path / "evaluate").mkdir()
     answers = tmp_path / "evaluate" / "candidate.answers.jsonl"
     answers.write_text("")
@@ -120,6 +120,11 @@ def test_a_deployment_costs_the_hours_that_it_ran(store: LocalStore, tmp_path: P
     bill = billed(store, estimated(HOUR), trained(0, 0.0), noted)
     assert bill.of("hosting") == pytest.approx(0.75 * 1.7)
     assert bill.left_out == ()
+    note_hosting(answers, "prooftune-1", None)
+    untimed = output(store, "evaluate", tmp_path / "evaluate", {})
+    bill = billed(store, estimated(HOUR), trained(0, 0.0), untimed)
+    assert bill.of("hosting") == pytest.approx(0.75 * 1.7)
+    assert bill.left_out == ("hosting: how long the deployment ran for an earlier try of evaluate is not known",)
 
 
 def test_a_place_by_the_month_is_paid_once_there_is_a_model(store: LocalStore) -> None:

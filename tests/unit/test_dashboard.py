@@ -18,7 +18,7 @@ from flows.dashboard import PUBLISHED, write_dashboard
 from prooftune.dashboard.page import render
 from prooftune.dashboard.reading import read_dashboard
 from prooftune.economics import spending
-from prooftune.providers.serving import Lease, key_of
+from prooftune.providers.deployment_leases import Lease, key_of
 from prooftune.retraining.claims import fail, finish, note_run
 from prooftune.retraining.claims import wait as wait_for_job
 from prooftune.spec import Provider, Store

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prooftune.dashboard.page import SHOWN_MONTHS, SHOWN_RETRAININGS, SHOWN_RUNS, SHOWN_TASKS, render
 from prooftune.dashboard.view import Dashboard, Run, Task, newest_first
 from prooftune.economics import approvals, spending
-from prooftune.providers.serving import Lease
+from prooftune.providers.deployment_leases import Lease
 from prooftune.retraining.claims import Claim, State
 from prooftune.spec import Provider
 from prooftune.storage.registry_document import Change, Registry

@@ -17,9 +17,9 @@ from flows import jobs_screens
 from flows.cli import main
 from prooftune.economics.approvals import ask
 from prooftune.errors import NeedsReconciliation
+from prooftune.providers.deployment_leases import Lease, read_leases
+from prooftune.providers.deployment_leases import key_of as lease_key_of
 from prooftune.providers.ledger import Entry, Ledger, key_of
-from prooftune.providers.serving import Lease, read_leases
-from prooftune.providers.serving import key_of as lease_key_of
 from prooftune.providers.submission import Patience, Rows, submit
 from prooftune.providers.tuning import Files, Order
 from prooftune.spec import Provider

@@ -1,76 +1,25 @@
-"""Deployments cost money while they run: each is taken down, also after a crash, and none that somebody uses."""
+"""Deployments cost money while they run: whoever uses one takes it down, whatever happens, unless another run uses it."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
+from typing import Any
 
 import pytest
 from fixtures_ledger import QUICK, MemoryStore, MemoryTuner
-from fixtures_stand_ins import StandIn, open_stand_in
+from fixtures_serving import NAME, OPTIONS, left_behind, swept
 
-from prooftune.errors import EnvironmentLacks, IntegrityError, TransientError
+from prooftune.errors import EnvironmentLacks, StoreUnavailable, TransientError
 from prooftune.providers import serving
-from prooftune.providers.serving import Lease, Sweep, key_of, read_leases, served, sweep
-from prooftune.providers.tuning import Deployment, Tuner, open_tuner
-from prooftune.spec import Provider
-from prooftune.storage.leases import DEAD_AFTER_S
+from prooftune.providers.deployment_leases import read_leases
+from prooftune.providers.serving import SWEEP, served
+from prooftune.providers.tuning import Deployment
 from prooftune.storage.local import LocalStore
-from prooftune.storage.objects import ObjectStore
 
-NAME = "prooftune-0a1b2c"
-OPTIONS = Provider()
-DEAD = "dead"
-"""Holder of a lease that a killed run left."""
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    """An empty store."""
-    return MemoryStore()
-
-
-@pytest.fixture
-def tuner() -> MemoryTuner:
-    """A provider whose tuned models have to be deployed."""
-    return MemoryTuner(provider="azure")
-
-
-def swept(store: ObjectStore, *tuners: MemoryTuner, remove: bool = True, minutes: float = 0) -> Sweep:
-    """Sweep so many minutes from now, over these accounts; their base_url says which is which."""
-    by_address = {tuner.address: tuner for tuner in tuners}
-
-    def opened(provider: str, options: Provider) -> Tuner:
-        return by_address[options.base_url or tuners[0].address]
-
-    accounts = [(tuner.provider, Provider(base_url=tuner.address)) for tuner in tuners]
-    return sweep(store, opened, accounts, remove=remove, now=datetime.now(UTC) + timedelta(minutes=minutes))
-
-
-def left_behind(store: MemoryStore, tuner: MemoryTuner, name: str = NAME, rate: float | None = 1.7) -> None:
-    """Leave a deployment and its lease as a killed run does."""
-    tuner.deploy("tuned-1", name)
-    now = datetime.now(UTC)
-    options = Provider(base_url=tuner.address)
-    lease = Lease(
-        name=name,
-        holder=DEAD,
-        provider=tuner.provider,
-        address=tuner.address,
-        options=options,
-        model="tuned-1",
-        usd_per_hour=rate,
-        since=now,
-        renewed=now,
-    )
-    store.put(key_of(name, DEAD), lease.model_dump_json().encode())
+pytest_plugins = ["fixtures_serving"]
 
 
 def test_what_answers_is_gone_afterwards(store: MemoryStore, tuner: MemoryTuner) -> None:
@@ -151,18 +100,15 @@ def test_a_deployment_that_failed_is_not_waited_for(store: MemoryStore, tuner: M
 
 def test_two_runs_share_a_deployment(store: MemoryStore, tuner: MemoryTuner) -> None:
     """Whoever leaves first leaves it to the other; a dead run's lease keeps nobody from taking it down."""
-    left_behind(store, tuner)
-    (dead,) = read_leases(store)
-    long_ago = datetime.now(UTC) - timedelta(hours=1)
-    store.put(key_of(NAME, DEAD), dead.model_copy(update={"renewed": long_ago}).model_dump_json().encode())
-    hours: list[float] = []
+    left_behind(store, tuner, minutes=60)
+    hours: list[float | None] = []
     with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
         with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK, ran=hours.append):
-            assert len(list(read_leases(store, NAME))) == 3
+            assert len(list(read_leases(store, NAME))) == 2
         assert set(tuner.running) == {NAME}
         assert len(hours) == 1
     assert not tuner.running
-    assert [lease.holder for lease in read_leases(store)] == [DEAD]
+    assert not store.objects
 
 
 def test_two_that_leave_at_once_leave_nothing(tmp_path: Path, tuner: MemoryTuner) -> None:
@@ -183,18 +129,106 @@ def test_two_that_leave_at_once_leave_nothing(tmp_path: Path, tuner: MemoryTuner
 
 
 def test_what_could_not_be_taken_down_is_left_to_a_sweep(store: MemoryStore, tuner: MemoryTuner, caplog: pytest.LogCaptureFixture) -> None:
-    """The error is told; beside another one it is logged with the command. The lease stays, or no sweep would know where to look."""
+    """The error names it and the command, and beside another one it is logged. The lease stays, or no sweep would know where to look."""
     tuner.take_downs = [TransientError("not now")]
-    with pytest.raises(TransientError, match="not now"), served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
+    with (
+        pytest.raises(TransientError, match=rf"{NAME} may still run .*not now.*{SWEEP}"),
+        served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK),
+    ):
         pass
     tuner.take_downs = [TransientError("not now")]
     with pytest.raises(ValueError, match="the first"), served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
         raise ValueError("the first")
-    assert "prooftune jobs sweep --remove" in caplog.text
-    assert [lease.leaving for lease in read_leases(store, NAME)] == [True, True]
-    assert swept(store, tuner, minutes=11).deployments[0].removed
+    assert SWEEP in caplog.text
+    assert [(lease.leaving, lease.stuck) for lease in read_leases(store, NAME)] == [(True, True)]
+    assert swept(store, tuner).deployments[0].removed
     assert not tuner.running
     assert not store.objects
+
+
+def refuse(*_: object, **__: object) -> Any:
+    """What a store says whose disk is full, or whose keys have expired."""
+    raise StoreUnavailable("no space left on device")
+
+
+def test_a_full_store_keeps_nothing_running(store: MemoryStore, tuner: MemoryTuner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a lease cannot be written at the end is no reason to go on paying: nobody else uses the deployment."""
+    hours: list[float | None] = []
+    with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK, ran=hours.append):
+        monkeypatch.setattr(store, "put", refuse)
+    assert not tuner.running
+    assert not store.objects
+    assert len(hours) == 1
+
+
+def test_what_nobody_can_tell_to_be_unused_is_named(store: MemoryStore, tuner: MemoryTuner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that does not show the leases leaves the deployment up: the error says which one, and how to take it down."""
+    with (
+        pytest.raises(EnvironmentLacks, match=rf"{NAME} may still run and cost money \(no space.*{SWEEP}"),
+        served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK),
+    ):
+        monkeypatch.setattr(store, "list", refuse)
+    monkeypatch.undo()
+    assert set(tuner.running) == {NAME}
+    assert swept(store, tuner).deployments[0].removed
+
+
+def test_without_a_lease_nothing_is_deployed(store: MemoryStore, tuner: MemoryTuner, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that does not take it ends the use, and nobody is told to take something down."""
+    store.next_puts = ["failed"]
+    with pytest.raises(TransientError), served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
+        raise AssertionError("not reached")
+    assert (tuner.running, store.objects, SWEEP in caplog.text) == ({}, {}, False)
+
+
+@pytest.mark.parametrize("leaver", ["a run", "a sweep"])
+def test_who_arrives_while_another_takes_it_down_waits(leaver: str, tmp_path: Path, tuner: MemoryTuner) -> None:
+    """Between the look at the leases and the deployment's end nobody takes what is about to be gone for what is there."""
+    store, arrived, left = LocalStore(tmp_path), Event(), Event()
+    down = tuner.take_down
+
+    def arrive() -> None:
+        with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
+            arrived.set()
+            assert left.wait(10)
+            assert set(tuner.running) == {NAME}
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def take_down(name: str) -> None:
+            tuner.take_down = down  # type: ignore[method-assign]  # the next one is the arriver's
+            arrivals.append(pool.submit(arrive))
+            assert not arrived.wait(0.2), "it was given a deployment that is being taken down"
+            down(name)
+
+        arrivals: list[Future[None]] = []
+        tuner.take_down = take_down  # type: ignore[method-assign]  # the provider takes its time
+        if leaver == "a run":
+            with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
+                pass
+        else:
+            left_behind(store, tuner, minutes=60)
+            assert swept(store, tuner).deployments[0].removed
+        assert arrived.wait(10)
+        left.set()
+        arrivals[0].result(10)
+    assert not tuner.running
+    assert not list(read_leases(store))
+
+
+def test_a_deployment_that_is_gone_before_it_is_ready_is_made_anew(store: MemoryStore, tuner: MemoryTuner) -> None:
+    """Somebody took it down at the provider's console while it started."""
+    tuner.ready_after = 3
+    look = tuner.deployments
+
+    def deployments() -> list[Deployment]:
+        tuner.deployments = look  # type: ignore[method-assign]  # once
+        tuner.running.clear()
+        return look()
+
+    tuner.deployments = deployments  # type: ignore[method-assign]  # somebody comes between
+    with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK):
+        assert set(tuner.running) == {NAME}
 
 
 def test_a_lease_is_renewed_while_the_model_is_used(store: MemoryStore, tuner: MemoryTuner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,123 +243,3 @@ def test_a_lease_is_renewed_while_the_model_is_used(store: MemoryStore, tuner: M
             time.sleep(0.01)
         assert lease.since == first.since
     assert not store.objects
-
-
-@pytest.mark.parametrize(("minutes", "dead"), [(0, False), (DEAD_AFTER_S / 60 - 0.5, False), (DEAD_AFTER_S / 60 + 0.5, True)])
-def test_only_a_dead_run_s_deployment_is_swept(store: MemoryStore, tuner: MemoryTuner, minutes: float, dead: bool) -> None:
-    """A lease in use protects; one that was not renewed for ten minutes does not. Hours and their price are told."""
-    left_behind(store, tuner)
-    (told,) = swept(store, tuner, remove=False, minutes=minutes).deployments
-    assert (told.in_use, told.removed, told.leased, told.usd_per_hour) == (not dead, False, True, 1.7)
-    assert told.hours == pytest.approx(minutes / 60, abs=0.001)
-    assert set(tuner.running) == {NAME}
-    (told,) = swept(store, tuner, minutes=minutes).deployments
-    assert (told.in_use, told.removed) == (not dead, dead)
-    assert (NAME in tuner.running, key_of(NAME, DEAD) in store.objects) == (not dead, not dead)
-
-
-def test_a_deployment_of_another_store_is_told_and_left(store: MemoryStore, tuner: MemoryTuner) -> None:
-    """Somebody with the same account uses it, for all that is known here."""
-    made = datetime.now(UTC) - timedelta(hours=3)
-    tuner.running["prooftune-ff"] = Deployment(name="prooftune-ff", model="theirs", ready=True, told="ready", chat="x", created_at=made)
-    (told,) = swept(store, tuner).deployments
-    assert (told.leased, told.in_use, told.removed, told.usd_per_hour) == (False, False, False, None)
-    assert told.hours == pytest.approx(3, abs=0.01)
-    assert set(tuner.running) == {"prooftune-ff"}
-
-
-def test_leases_of_what_is_gone_are_forgotten(store: MemoryStore, tuner: MemoryTuner) -> None:
-    """Somebody took it down at the provider's console. Without --remove nothing changes, and a lease in use is left."""
-    left_behind(store, tuner)
-    tuner.running.clear()
-    swept(store, tuner, minutes=5)
-    swept(store, tuner, remove=False, minutes=11)
-    assert list(store.objects) == [key_of(NAME, DEAD)]
-    assert swept(store, tuner, minutes=11) == Sweep(deployments=(), not_asked=())
-    assert not store.objects
-
-
-def test_each_account_is_asked_once_and_for_its_own(store: MemoryStore) -> None:
-    """Two accounts of one provider: what cannot be taken down in one keeps its lease while the other is swept."""
-    one, other = (MemoryTuner(provider="azure", address=f"https://{name}.example") for name in ("one", "other"))
-    left_behind(store, one, "prooftune-01")
-    left_behind(store, other, "prooftune-02")
-    other.take_downs = [TransientError("the portal is down")]
-    found = {told.name: told for told in swept(store, one, other, one, minutes=11).deployments}
-    assert set(found) == {"prooftune-01", "prooftune-02"}
-    assert (found["prooftune-01"].removed, found["prooftune-02"].removed) == (True, False)
-    assert found["prooftune-02"].failed == "the portal is down"
-    assert list(store.objects) == [key_of("prooftune-02", DEAD)]
-
-
-def test_an_account_that_cannot_be_asked_is_named(store: MemoryStore, tuner: MemoryTuner) -> None:
-    """A key that is missing for one provider keeps nothing at another from being taken down."""
-    left_behind(store, tuner)
-
-    def opened(provider: str, options: Provider) -> Tuner:
-        if provider == "openai":
-            raise EnvironmentLacks("OPENAI_API_KEY is not set")
-        return tuner
-
-    accounts = [("openai", OPTIONS), ("openai", Provider(hold_minutes=5))]
-    found = sweep(store, opened, accounts, remove=True, now=datetime.now(UTC) + timedelta(minutes=11))
-    assert found.not_asked == ("openai: OPENAI_API_KEY is not set",)
-    assert [told.removed for told in found.deployments] == [True]
-
-
-def test_a_damaged_lease_is_told(store: MemoryStore, tuner: MemoryTuner) -> None:
-    """It may stand for a deployment that costs money, so it is not passed over."""
-    store.objects[key_of(NAME, DEAD)] = b"{"
-    with pytest.raises(IntegrityError, match=NAME):
-        swept(store, tuner)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """Azure's stand-in, where nothing answers without a deployment."""
-    monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
-    with open_stand_in("azure", tmp_path, monkeypatch) as found:
-        yield found
-
-
-SERVE = """
-import sys, time
-from pathlib import Path
-from prooftune.providers.serving import served
-from prooftune.providers.tuning import open_tuner
-from prooftune.spec import Provider
-from prooftune.storage.local import LocalStore
-
-options = Provider.model_validate_json(sys.argv[1])
-with served(open_tuner("azure", options), LocalStore(Path(sys.argv[2])), sys.argv[3], sys.argv[4], options, 1.7):
-    print("in use", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_killed_run_s_deployment_is_swept_at_azure(here: StandIn, tmp_path: Path) -> None:
-    """SIGKILL while the deployment is used: it runs on, is shown as in use, and is taken down once its lease has run out."""
-    store = LocalStore(tmp_path / "store")
-    options = here.tuner.options  # type: ignore[attr-defined]  # of Azure's adapter
-    command = [sys.executable, "-c", SERVE, options.model_dump_json(), str(store.root), here.model, NAME]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "in use\n", process.stderr.read()
-        process.send_signal(signal.SIGKILL)
-    assert here.api.state()["deployments"] == 1
-
-    now = datetime.now(UTC)
-    (told,) = sweep(store, open_tuner, [], remove=True, now=now).deployments
-    assert (told.in_use, told.removed, told.usd_per_hour) == (True, False, 1.7)
-    (told,) = sweep(store, open_tuner, [], remove=True, now=now + timedelta(seconds=DEAD_AFTER_S + 60)).deployments
-    assert (told.name, told.model, told.in_use, told.removed) == (NAME, split_name(here.model), False, True)
-    assert here.api.state()["deployments"] == 0
-    assert not list(read_leases(store))
-
-
-def split_name(model: str) -> str:
-    """Return a base model's name without its version, as a deployment shows it."""
-    from prooftune.providers.azure import split_version
-
-    return split_version(model)[0]

@@ -18,9 +18,9 @@ from prooftune.dashboard.view import Dashboard, Month, Run, Task, Trouble, momen
 from prooftune.economics import approvals, spending
 from prooftune.economics.approvals import Asked
 from prooftune.errors import ProoftuneError
-from prooftune.providers import ledger, serving, waiting
+from prooftune.providers import deployment_leases, ledger, waiting
+from prooftune.providers.deployment_leases import Lease
 from prooftune.providers.ledger import Entry, Ledger
-from prooftune.providers.serving import Lease
 from prooftune.providers.waiting import Waiting
 from prooftune.report.wording import reasons_of
 from prooftune.retraining import claims
@@ -79,7 +79,7 @@ def read_dashboard(store: ObjectStore, now: datetime) -> Dashboard:
         asked = each(store.list(f"{approvals.FOLDER}asked/"), lambda key: _unanswered(store, key))
         jobs = each(_names(store, ledger.FOLDER), Ledger(store).read)
         waits = each(store.list(waiting.FOLDER), lambda key: _document(store, key, Waiting))
-        leases = each(store.list(serving.FOLDER), lambda key: _lease(store, key))
+        leases = each(store.list(deployment_leases.FOLDER), lambda key: _lease(store, key))
     runs = {one.manifest.run_id: one for one in published}
     tasks = _tasks({one.task: one for one in registries}, {one.task: one for one in retrains}, runs, troubles)
     limits = _limits(tasks, {run_id: one.spec for run_id, one in runs.items()}, waits)

@@ -10,12 +10,11 @@ from pydantic import FiniteFloat
 
 from prooftune.economics.approvals import Asked
 from prooftune.economics.spending import Item
+from prooftune.providers.deployment_leases import Lease
 from prooftune.providers.ledger import Entry
-from prooftune.providers.serving import Lease
 from prooftune.providers.waiting import Waiting
 from prooftune.report.wording import counted
 from prooftune.retraining.claims import Claim
-from prooftune.storage.leases import alive
 from prooftune.storage.registry_document import Registry, champions_in_line
 from prooftune.types import Frozen, Verdict
 
@@ -159,8 +158,8 @@ class Dashboard(Frozen):
         return tuple(lease for lease in self.leases if not self.in_use(lease))
 
     def in_use(self, lease: Lease) -> bool:
-        """Return whether a run renews the lease."""
-        return alive(lease.renewed, self.made_at)
+        """Return whether a run renews the lease, or takes its deployment down at this moment."""
+        return not lease.is_dead(self.made_at)
 
     @property
     def this_month(self) -> tuple[Month, ...]:

@@ -116,7 +116,7 @@ def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput]
         estimated_usd=estimate.usd,
         training_tokens_estimated=estimate.training_tokens,
         training_tokens_billed=figures["trained_tokens"] if figures else None,
-        left_out=tuple(_left_out(spec, figures, estimate, outputs, {line.part for line in lines})),
+        left_out=(*_left_out(spec, figures, estimate, outputs, {line.part for line in lines}), *_untimed(estimate, outputs, store)),
     )
 
 
@@ -174,9 +174,24 @@ def _hosting(estimate: Estimate, outputs: Mapping[str, StageOutput], store: Obje
         yield BillLine(part="hosting", what=price.what, quantity=1.0, unit="month", usd=price.usd_per_unit, told_by=estimate.offer)
         return
     for stage in STAGES:
-        files = [ref for name, ref in sorted(outputs[stage].artifacts.items()) if name.endswith(ENDING)] if stage in outputs else []
-        if files:
-            yield hours_line(stage, (row for ref in files for row in read_lines(store.fetch(ref), Hosted)), price, estimate.offer)
+        if rows := _hosted(stage, outputs, store):
+            yield hours_line(stage, rows, price, estimate.offer)
+
+
+def _hosted(stage: str, outputs: Mapping[str, StageOutput], store: ObjectStore) -> list[Hosted]:
+    """Return what a stage's deployments ran."""
+    files = [ref for name, ref in sorted(outputs[stage].artifacts.items()) if name.endswith(ENDING)] if stage in outputs else []
+    return [row for ref in files for row in read_lines(store.fetch(ref), Hosted)]
+
+
+def _untimed(estimate: Estimate, outputs: Mapping[str, StageOutput], store: ObjectStore) -> Iterator[str]:
+    """Yield the stages whose deployment ran for a try that died, nobody knows how long."""
+    price = hosting_price(estimate)
+    if price is None or price.unit == "month":
+        return
+    for stage in STAGES:
+        if any(row.hours is None for row in _hosted(stage, outputs, store)):
+            yield f"hosting: how long the deployment ran for an earlier try of {stage} is not known"
 
 
 def hosting_price(estimate: Estimate) -> Line | None:
@@ -185,8 +200,8 @@ def hosting_price(estimate: Estimate) -> Line | None:
 
 
 def hours_line(stage: str, hosted: Iterable[Hosted], price: Line, offer: str) -> BillLine:
-    """Return what the hours that a deployment ran cost, by an estimate's price of an hour."""
-    hours = sum(row.hours for row in hosted)
+    """Return what the hours that a deployment ran, as far as they are known, cost by an estimate's price of an hour."""
+    hours = sum(row.hours or 0.0 for row in hosted)
     usd = hours * price.usd_per_unit
     return BillLine(part="hosting", what=f"{stage}: deployment", quantity=hours, unit="hour", usd=usd, told_by=offer)
 

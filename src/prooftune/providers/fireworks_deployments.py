@@ -11,7 +11,7 @@ from prooftune.providers.fireworks_answers import Resource
 from prooftune.providers.fireworks_connection import Connection, until
 from prooftune.providers.tuning import MARK, Deployment
 
-SCALE_TO_ZERO_AFTER = "900s"
+IDLE_S = 900
 """Without requests, a deployment costs nothing after so long, should nobody take it down."""
 _NAME = re.compile(rf"{MARK}-[a-z0-9-]{{1,{62 - len(MARK)}}}")
 
@@ -35,7 +35,7 @@ class Deployments:
             "enable_addons": True,
             "min_replica_count": 0,
             "max_replica_count": 1,
-            "autoscaling_policy": {"scale_to_zero_window": SCALE_TO_ZERO_AFTER},
+            "autoscaling_policy": {"scale_to_zero_window": f"{IDLE_S}s"},
         }
         self._api.make(lambda: self._api.client.deployments.create(**wanted))
         running = until(partial(self._look, name), lambda seen: seen.state in ("READY", "FAILED"), f"the deployment {name}")
@@ -85,4 +85,5 @@ def _deployment(found: Resource, adapters: list[Resource]) -> Deployment:
         chat=f"{model}#{found.name}",
         created_at=found.create_time,
         failed=found.state == "FAILED",
+        idle_s=IDLE_S,
     )

@@ -13,12 +13,13 @@ class Hosted(Frozen):
     """That a deployment ran once, from the request that made it until it was gone."""
 
     deployment: str
-    hours: float
+    hours: float | None
+    """None = it ran for a try that died, and nobody knows how long."""
 
 
-def note_hosting(kept: Path, deployment: str, hours: float) -> None:
+def note_hosting(kept: Path, deployment: str, hours: float | None) -> None:
     """Append what a deployment ran to the file that belongs to the kept answers ``kept``: a killed stage's deployments count as well."""
-    row = Hosted(deployment=deployment, hours=round(hours, 6))
+    row = Hosted(deployment=deployment, hours=None if hours is None else round(hours, 6))
     with hosting_file(kept).open("ab") as file:
         file.write(row.model_dump_json().encode() + b"\n")
 

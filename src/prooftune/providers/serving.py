@@ -1,82 +1,43 @@
 """A tuned model that answers only while it is needed: deployed, used, and taken down again, also after a crash.
 
-Before anything is deployed a lease is written to the object store, and renewed while the model is in use; it is deleted when the deployment
-is gone. Runs that use one tuned model share its deployment, each with a lease of its own: the last to leave takes it down.
-
-A deployment whose lease is there and not renewed was left by a dead run: ``sweep`` takes it down. One without a lease in the store belongs
-to another store, of a colleague with the same account say: it is shown and left alone.
+Runs that use one tuned model share its deployment, each with a lease of its own: the last to leave takes it down. Who arrives while
+another one leaves waits until that is done, since the deployment may be gone then. What a dead run left is taken down by the next run
+that uses the same model, or by a sweep (``sweeping.py``).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from pydantic import ValidationError
-
-from prooftune.errors import EnvironmentLacks, IntegrityError, ProoftuneError
+from prooftune.errors import EnvironmentLacks, ProoftuneError, TransientError
 from prooftune.providers.chat import ChatModel
+from prooftune.providers.deployment_leases import (
+    Lease,
+    bury,
+    collect_past,
+    key_of,
+    listed,
+    paid_until,
+    read_leases,
+    take_down_unused,
+    write_lease,
+)
 from prooftune.providers.submission import PATIENCE, Patience
 from prooftune.providers.tuning import Deployment, Tuner
 from prooftune.spec import Provider
-from prooftune.storage.leases import RENEW_S, alive, kept_renewed
-from prooftune.storage.objects import NoSuchObject, ObjectStore
-from prooftune.types import Frozen
+from prooftune.storage.leases import RENEW_S, kept_renewed
+from prooftune.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
-FOLDER = "ledger/deployments/"
 READY_WITHIN_S = 3600.0
-
-
-class Lease(Frozen):
-    """That a run uses a deployment."""
-
-    name: str
-    holder: str
-    """Tells apart the runs that use the deployment at the same time."""
-    provider: str
-    address: str
-    """Of the account, as ``Tuner.address`` says."""
-    options: Provider
-    model: str
-    """The tuned model."""
-    usd_per_hour: float | None
-    """What the deployment costs while it runs; None = the price list does not say."""
-    since: datetime
-    renewed: datetime
-    leaving: bool = False
-    """The run has done with it, and looks whether it is the last. Two that leave at once both take the deployment down, never neither."""
-
-
-class Swept(Frozen):
-    """A deployment of ours that a sweep found."""
-
-    name: str
-    provider: str
-    model: str
-    hours: float | None
-    """Since it was made; None = nobody knows."""
-    usd_per_hour: float | None
-    leased: bool
-    """Whether a run of this store made it: others are left alone."""
-    in_use: bool
-    """Whether a run renews its lease: then it is left alone."""
-    removed: bool
-    failed: str = ""
-    """Why it could not be removed."""
-
-
-class Sweep(Frozen):
-    """What a sweep found."""
-
-    deployments: tuple[Swept, ...]
-    not_asked: tuple[str, ...]
-    """Accounts that could not be asked, with the reason: nobody knows what runs there."""
+SWEEP = "prooftune jobs sweep --remove"
 
 
 @contextmanager
@@ -88,17 +49,28 @@ def served(
     options: Provider,
     usd_per_hour: float | None,
     patience: Patience = PATIENCE,
-    ran: Callable[[float], None] | None = None,
+    ran: Callable[[float | None], None] | None = None,
+    use: str = "",
 ) -> Iterator[ChatModel]:
     """Give the client of a tuned model; what has to run for it is deployed before and taken down after, whatever happens between.
 
-    ``ran`` hears how many hours a deployment ran, once it is gone; where nothing had to be deployed, it hears nothing.
+    Args:
+        tuner: Of the model's provider.
+        store: Where the leases are.
+        model: The tuned model.
+        name: Of its deployment.
+        options: How a sweep reaches the account.
+        usd_per_hour: What the deployment costs, for its lease.
+        patience: How long to wait between looks.
+        ran: Hears how many hours a deployment ran, once it is gone, and those of earlier tries of the same use that died; None = one ran,
+            and nobody knows how long. Where nothing had to be deployed, it hears nothing.
+        use: What the model is asked for, the same in each try.
 
     Raises:
-        EnvironmentLacks: the deployment failed, or did not become ready within an hour.
+        EnvironmentLacks: the deployment failed, did not become ready within an hour, or could not be taken down.
+        TransientError: it could not be taken down.
     """
-    now, began = datetime.now(UTC), time.monotonic()
-    deployment: Deployment | None = None
+    now = datetime.now(UTC)
     lease = Lease(
         name=name,
         holder=uuid4().hex[:12],
@@ -109,127 +81,114 @@ def served(
         usd_per_hour=usd_per_hour,
         since=now,
         renewed=now,
+        use=use,
     )
-
-    def tell() -> None:
-        if ran is not None and deployment is not None:
-            ran((time.monotonic() - began) / 3600)
-
+    stay = _Stay(tuner, store, lease, patience, ran)
     try:
         with _renewed(store, lease):
-            deployment = tuner.deploy(model, name)
-            yield tuner.chat(model if deployment is None else _ready(tuner, deployment, patience).chat)
+            stay.arrive()
+            yield tuner.chat(stay.deployed())
     except BaseException:
         try:
-            _leave(tuner, store, lease)
-            tell()
+            stay.leave()
         except ProoftuneError as error:  # what went wrong first is what has to be told
-            log.error("the deployment %s may still run (%s); take it down: prooftune jobs sweep --remove", name, error)
+            log.error("%s", error)
         raise
-    _leave(tuner, store, lease)
-    tell()
+    stay.leave()
 
 
-def _leave(tuner: Tuner, store: ObjectStore, lease: Lease) -> None:
-    """Take the deployment down, unless another run uses it. The lease goes last, so that a sweep finds what could not be taken down."""
-    now = datetime.now(UTC)
-    _write(store, lease.model_copy(update={"renewed": now, "leaving": True}))
-    others = [one for one in read_leases(store, lease.name) if one.holder != lease.holder]
-    if not any(alive(one.renewed, now) and not one.leaving for one in others):
-        tuner.take_down(lease.name)
-    store.delete(key_of(lease.name, lease.holder))
+@dataclass
+class _Stay:
+    """A run's use of a deployment, from its arrival until it has left."""
 
+    tuner: Tuner
+    store: ObjectStore
+    lease: Lease
+    patience: Patience
+    ran: Callable[[float | None], None] | None
+    began: float | None = None
+    """When the deployment became this run's to take down, by the monotonic clock; None = it is not yet."""
+    deployment: Deployment | None = None
+    answers_as_it_is: bool = False
 
-def _write(store: ObjectStore, lease: Lease) -> None:
-    store.put(key_of(lease.name, lease.holder), lease.model_dump_json(indent=1).encode())
+    def arrive(self) -> None:
+        """Wait until nobody leaves any more, and end the leases of dead runs: what they left is this run's to take down from then on."""
+        number = 0
+        while any(one.leaves(datetime.now(UTC)) for one in self._others()):
+            time.sleep(self.patience.pause(number))
+            number += 1
+        self.began, now = time.monotonic(), datetime.now(UTC)
+        if dead := [one for one in self._others() if one.is_dead(now)]:
+            found = next((one for one in listed(self.tuner)[0] if one.name == self.lease.name), None)
+            for one in dead:
+                bury(self.store, one, paid_until(one, found, now))
+        self._count_past()
 
+    def deployed(self) -> str:
+        """Deploy the model where it has to be, wait until it answers, and return by which name."""
+        self.deployment = self.tuner.deploy(self.lease.model, self.lease.name)
+        self.answers_as_it_is = self.deployment is None
+        return self.lease.model if self.deployment is None else _ready(self.tuner, self.deployment, self.lease.model, self.patience).chat
 
-def sweep(
-    store: ObjectStore,
-    open_tuner: Callable[[str, Provider], Tuner],
-    accounts: Iterable[tuple[str, Provider]],
-    *,
-    remove: bool,
-    now: datetime,
-) -> Sweep:
-    """Find deployments of ours, and take down those that no run of this store uses any more.
+    def leave(self) -> None:
+        """Take the deployment down, unless another run uses it, and say how long it ran.
 
-    An account that cannot be asked keeps none of the others from being swept.
+        The lease goes last, so that a sweep finds what could not be taken down.
 
-    Args:
-        store: Where the leases are.
-        open_tuner: Opens a provider's adapter.
-        accounts: Where to look, besides the accounts that leases name.
-        remove: Whether to take down; False = only tell.
-        now: Current time, UTC.
-    """
-    leases = list(read_leases(store))
-    newest = {lease.name: lease for lease in sorted(leases, key=lambda one: one.renewed)}
-    found: list[Swept] = []
-    not_asked: dict[str, None] = {}
-    seen: set[tuple[str, str]] = set()
-    for provider, options in (*((lease.provider, lease.options) for lease in leases), *accounts):
+        Raises:
+            TransientError, EnvironmentLacks: the deployment may still run; the message says how to take it down.
+        """
+        if self.began is not None and not self.answers_as_it_is:
+            now, name = datetime.now(UTC), self.lease.name
+            try:
+                down = take_down_unused(self.tuner, self.store, self.lease, now)
+            except ProoftuneError as error:
+                self._attempt(
+                    lambda: write_lease(self.store, self.lease.model_copy(update={"renewed": now, "leaving": True, "stuck": True}))
+                )
+                kind = TransientError if isinstance(error, TransientError) else EnvironmentLacks
+                raise kind(f"the deployment {name} may still run and cost money ({error}); take it down: {SWEEP}") from error
+            if self.deployment is not None:
+                self._hear((time.monotonic() - self.began) / 3600)
+            if not self._attempt(lambda: self._settle(down)):
+                self._hear(None)
+        self._attempt(lambda: self.store.delete(key_of(self.lease.name, self.lease.holder)))
+
+    def _settle(self, down: bool) -> None:
+        """Count what tries of the same use left that died since; of one that may be alive nobody knows."""
+        now = datetime.now(UTC)
+        for one in self._others():
+            if down and one.is_dead(now):
+                bury(self.store, one, self.lease.since)  # the hours since then are this run's own
+            elif one.use == self.lease.use != "" and one.uses(now):
+                log.warning("the deployment %s is left to an earlier try; if that is dead, take it down: %s", one.name, SWEEP)
+                self._hear(None)
+        self._count_past()
+
+    def _count_past(self) -> None:
+        if self.lease.use:
+            for hours in collect_past(self.store, self.lease.name, self.lease.use):
+                self._hear(hours)
+
+    def _hear(self, hours: float | None) -> None:
+        if self.ran is not None:
+            self.ran(hours)
+
+    def _others(self) -> list[Lease]:
+        return [one for one in read_leases(self.store, self.lease.name) if one.holder != self.lease.holder]
+
+    def _attempt(self, step: Callable[[], object]) -> bool:
+        """Do what a sweep will do if it fails here, and return whether it was done."""
         try:
-            tuner = open_tuner(provider, options)
-            if (account := (provider, tuner.address)) in seen:
-                continue
-            seen.add(account)
-            running = tuner.deployments()
+            step()
         except ProoftuneError as error:
-            not_asked[f"{provider}: {error}"] = None
-            continue
-        here = [_swept(tuner, one, newest.get(one.name), remove, now) for one in running]
-        found += here
-        if remove:
-            up = {one.name for one in here if not one.removed}
-            for lease in leases:
-                if (lease.provider, lease.address) == account and lease.name not in up and not alive(lease.renewed, now):
-                    store.delete(key_of(lease.name, lease.holder))
-    return Sweep(deployments=tuple(found), not_asked=tuple(not_asked))
+            log.warning("a sweep has to look after the lease of the deployment %s: %s", self.lease.name, error)
+            return False
+        return True
 
 
-def read_leases(store: ObjectStore, name: str | None = None) -> Iterator[Lease]:
-    """Yield every lease, or those of one deployment. Raises IntegrityError for a damaged one."""
-    for key in store.list(FOLDER if name is None else f"{FOLDER}{name}/"):
-        try:
-            yield Lease.model_validate_json(store.get(key))
-        except NoSuchObject:
-            continue  # its run has just ended
-        except ValidationError:
-            raise IntegrityError(
-                f"{store.uri}: {key} is no lease; restore it from a copy, or take down what runs under that name and delete it"
-            ) from None
-
-
-def key_of(name: str, holder: str) -> str:
-    """Return where a run's lease of a deployment is."""
-    return f"{FOLDER}{name}/{holder}.json"
-
-
-def _swept(tuner: Tuner, deployment: Deployment, lease: Lease | None, remove: bool, now: datetime) -> Swept:
-    in_use = lease is not None and alive(lease.renewed, now)
-    since = deployment.created_at or (lease.since if lease else None)
-    failed = ""
-    removable = remove and lease is not None and not in_use
-    if removable:
-        try:
-            tuner.take_down(deployment.name)
-        except ProoftuneError as error:
-            failed = str(error)
-    return Swept(
-        name=deployment.name,
-        provider=tuner.provider,
-        model=deployment.model,
-        hours=None if since is None else (now - since).total_seconds() / 3600,
-        usd_per_hour=lease.usd_per_hour if lease else None,
-        leased=lease is not None,
-        in_use=in_use,
-        removed=removable and not failed,
-        failed=failed,
-    )
-
-
-def _ready(tuner: Tuner, deployment: Deployment, patience: Patience) -> Deployment:
+def _ready(tuner: Tuner, deployment: Deployment, model: str, patience: Patience) -> Deployment:
+    """Wait until a deployment answers; one that is gone meanwhile is made anew."""
     started, number = time.monotonic(), 0
     while not deployment.ready:
         if deployment.failed:
@@ -244,7 +203,8 @@ def _ready(tuner: Tuner, deployment: Deployment, patience: Patience) -> Deployme
             )
         time.sleep(patience.pause(number))
         number += 1
-        deployment = next((one for one in tuner.deployments() if one.name == deployment.name), deployment)
+        found = next((one for one in listed(tuner)[0] if one.name == deployment.name), None)
+        deployment = found or tuner.deploy(model, deployment.name) or deployment
     return deployment
 
 
@@ -253,7 +213,7 @@ def _renewed(store: ObjectStore, lease: Lease) -> Iterator[None]:
     """Write the lease, and renew it until the block ends."""
 
     def renew() -> bool:
-        _write(store, lease.model_copy(update={"renewed": datetime.now(UTC)}))
+        write_lease(store, lease.model_copy(update={"renewed": datetime.now(UTC)}))
         return True
 
     renew()

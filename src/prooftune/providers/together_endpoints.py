@@ -202,5 +202,6 @@ def _deployment(endpoint: EndpointAnswer) -> Deployment:
         told=_state(endpoint),
         chat=deployment.name if deployment else endpoint.name,
         created_at=deployment.created_at if deployment else endpoint.created_at,
-        failed=_state(endpoint) == "DEPLOYMENT_STATE_FAILED",
+        failed=_state(endpoint) == FAILED,
+        idle_s=60.0 * IDLE_MINUTES,
     )

@@ -140,6 +140,8 @@ class Deployment(Frozen):
     created_at: datetime | None = None
     failed: bool = False
     """Whether it will never be ready."""
+    idle_s: float | None = None
+    """Without requests for so long it stops by itself, and is paid for no more; None = it does not."""
 
 
 class PartlyListed(EnvironmentLacks):

@@ -14,9 +14,10 @@ from typing import Literal
 from prooftune.economics import spending
 from prooftune.errors import SpecError
 from prooftune.providers.ledger import Ledger
-from prooftune.retraining.claims import SKEW_S, Claim, Retrains, change_retrains, read_retrains
+from prooftune.retraining.claims import Claim, Retrains, change_retrains, read_retrains
 from prooftune.spec import RunSpec
 from prooftune.storage import leases
+from prooftune.storage.leases import SKEW_S
 from prooftune.storage.objects import ObjectStore
 from prooftune.types import Frozen
 from prooftune.watching.signals import Signal

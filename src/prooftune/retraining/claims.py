@@ -22,15 +22,12 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from prooftune.storage.documents import change_document, read_document
-from prooftune.storage.leases import alive
+from prooftune.storage.leases import SKEW_S, alive
 from prooftune.storage.objects import ObjectStore
 from prooftune.types import Frozen
 from prooftune.watching.signals import Kind, Signal
 
 FOLDER = "retrains/"
-SKEW_S = 300.0
-"""Clocks of two hosts may differ by so much before a living holder is taken for dead."""
-
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 State = Literal["running", "waiting", "finished", "failed"]
@@ -113,7 +110,13 @@ def change_retrains(store: ObjectStore, task: str, step: Callable[[Retrains], Re
 def renew(store: ObjectStore, task: str, token: int, now: datetime | None = None) -> bool:
     """Say that the holder of a token lives; False = another has started since."""
     at = now or datetime.now(UTC)
-    return _changed(store, task, token, lambda claim: {"renewed": max(at, claim.renewed)} if claim.state == "running" else {})
+
+    def renewed(claim: Claim) -> dict[str, object]:
+        # A time that is not believed, of a clock that was wrong, must not outlast the renewals that follow.
+        newest = max(at, claim.renewed) if alive(claim.renewed, at, SKEW_S) else at
+        return {"renewed": newest} if claim.state == "running" else {}
+
+    return _changed(store, task, token, renewed)
 
 
 def note_run(store: ObjectStore, task: str, token: int, run: str) -> bool:

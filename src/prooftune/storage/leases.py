@@ -15,11 +15,16 @@ log = logging.getLogger(__name__)
 RENEW_S = 60.0
 DEAD_AFTER_S = 600.0
 """A lease that was not renewed for so long belongs to a dead process: ten renewals were missed."""
+SKEW_S = 300.0
+"""Clocks of two hosts may differ by so much before a living process is taken for dead."""
 
 
-def alive(renewed: datetime, now: datetime, skew_s: float = 0.0) -> bool:
-    """Return whether a lease stands, by clocks that differ by at most ``skew_s`` seconds. One of the future does."""
-    return now - renewed < timedelta(seconds=DEAD_AFTER_S + skew_s)
+def alive(renewed: datetime, now: datetime, skew_s: float = SKEW_S) -> bool:
+    """Return whether a lease stands, by clocks that differ by at most ``skew_s`` seconds.
+
+    One that was renewed further in the future than ``SKEW_S`` does not: by a clock that is wrong it would stand until that day.
+    """
+    return timedelta(seconds=-SKEW_S) <= now - renewed < timedelta(seconds=DEAD_AFTER_S + skew_s)
 
 
 @contextmanager

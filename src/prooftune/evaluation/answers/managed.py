@@ -101,8 +101,14 @@ def tuned_answerer(base: ManagedBase, tuned: ManagedModel, store: ObjectStore, k
     """
     tuner = open_tuner(base.provider, base.options)
     ran = partial(note_hosting, kept, tuned.key)
-    with served(tuner, store, tuned.model, tuned.key, base.options, base.usd_per_hour, ran=ran) as chat:
+    with served(tuner, store, tuned.model, tuned.key, base.options, base.usd_per_hour, ran=ran, use=_use_of(kept, store)) as chat:
         yield _answerer(tuner, chat, base, tuned.model, kept, batch=chat.name == tuned.model)
+
+
+def _use_of(kept: Path, store: ObjectStore) -> str:
+    """Return what a file of answers is for: the same in each try, whatever the machine."""
+    work = store.work_dir()
+    return (kept.relative_to(work) if kept.is_relative_to(work) else kept).as_posix()
 
 
 def _answerer(

@@ -1,0 +1,175 @@
+"""What dead runs left at providers is found and taken down, and nothing that a living run, or another store, uses."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from fixtures_ledger import QUICK, MemoryStore, MemoryTuner
+from fixtures_serving import DEAD, LAPSED, NAME, OPTIONS, left_behind, swept
+from fixtures_stand_ins import StandIn, open_stand_in
+
+from prooftune.errors import EnvironmentLacks, IntegrityError, TransientError
+from prooftune.providers.deployment_leases import key_of, read_leases
+from prooftune.providers.serving import served
+from prooftune.providers.sweeping import Sweep, sweep
+from prooftune.providers.tuning import Deployment, PartlyListed, Tuner, open_tuner
+from prooftune.spec import Provider
+from prooftune.storage.local import LocalStore
+
+pytest_plugins = ["fixtures_serving"]
+
+
+@pytest.mark.parametrize(("minutes", "dead"), [(0, False), (LAPSED - 1.5, False), (LAPSED - 0.5, True)])
+def test_only_a_dead_run_s_deployment_is_swept(store: MemoryStore, tuner: MemoryTuner, minutes: float, dead: bool) -> None:
+    """A lease in use protects; one that was not renewed for a quarter of an hour does not. Hours and their price are told."""
+    left_behind(store, tuner)
+    (told,) = swept(store, tuner, remove=False, minutes=minutes).deployments
+    assert (told.in_use, told.removed, told.leased, told.usd_per_hour) == (not dead, False, True, 1.7)
+    assert told.hours == pytest.approx(minutes / 60, abs=0.001)
+    assert set(tuner.running) == {NAME}
+    (told,) = swept(store, tuner, minutes=minutes).deployments
+    assert (told.in_use, told.removed) == (not dead, dead)
+    assert (NAME in tuner.running, key_of(NAME, DEAD) in store.objects) == (not dead, not dead)
+
+
+def test_a_deployment_of_another_store_is_told_and_left(store: MemoryStore, tuner: MemoryTuner) -> None:
+    """Somebody with the same account uses it, for all that is known here."""
+    made = datetime.now(UTC) - timedelta(hours=3)
+    tuner.running["prooftune-ff"] = Deployment(name="prooftune-ff", model="theirs", ready=True, told="ready", chat="x", created_at=made)
+    (told,) = swept(store, tuner).deployments
+    assert (told.leased, told.in_use, told.removed, told.usd_per_hour) == (False, False, False, None)
+    assert told.hours == pytest.approx(3, abs=0.01)
+    assert set(tuner.running) == {"prooftune-ff"}
+
+
+@pytest.mark.parametrize(("minutes", "in_use"), [(4, True), (6, False), (30 * 24 * 60, False)])
+def test_a_lease_of_the_future_is_believed_as_far_as_clocks_differ(
+    store: MemoryStore, tuner: MemoryTuner, minutes: float, in_use: bool
+) -> None:
+    """One that a host with a wrong clock wrote would keep its dead run's deployment up until that day."""
+    left_behind(store, tuner, minutes=-minutes)
+    (told,) = swept(store, tuner).deployments
+    assert (told.in_use, told.removed) == (in_use, not in_use)
+
+
+def test_what_can_be_listed_is_swept(store: MemoryStore, tuner: MemoryTuner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a provider shows a part only, that part is taken down, the rest is named, and its leases stay."""
+    left_behind(store, tuner, "prooftune-01")
+    left_behind(store, tuner, "prooftune-02")
+
+    def deployments() -> list[Deployment]:
+        raise PartlyListed("the account may not list the others", (tuner.running["prooftune-01"],))
+
+    monkeypatch.setattr(tuner, "deployments", deployments)
+    found = swept(store, tuner, minutes=LAPSED)
+    assert [(told.name, told.removed) for told in found.deployments] == [("prooftune-01", True)]
+    assert found.not_asked == ("azure: the account may not list the others",)
+    assert [lease.name for lease in read_leases(store)] == ["prooftune-02"]
+
+
+def test_leases_of_what_is_gone_are_forgotten(store: MemoryStore, tuner: MemoryTuner) -> None:
+    """Somebody took it down at the provider's console. Without --remove nothing changes, and a lease in use is left."""
+    left_behind(store, tuner)
+    tuner.running.clear()
+    swept(store, tuner, minutes=5)
+    swept(store, tuner, remove=False, minutes=LAPSED)
+    assert list(store.objects) == [key_of(NAME, DEAD)]
+    assert swept(store, tuner, minutes=LAPSED) == Sweep(deployments=(), not_asked=())
+    assert not store.objects
+
+
+def test_each_account_is_asked_once_and_for_its_own(store: MemoryStore) -> None:
+    """Two accounts of one provider: what cannot be taken down in one keeps its lease while the other is swept."""
+    one, other = (MemoryTuner(provider="azure", address=f"https://{name}.example") for name in ("one", "other"))
+    left_behind(store, one, "prooftune-01")
+    left_behind(store, other, "prooftune-02")
+    other.take_downs = [TransientError("the portal is down")]
+    found = {told.name: told for told in swept(store, one, other, one, minutes=LAPSED).deployments}
+    assert set(found) == {"prooftune-01", "prooftune-02"}
+    assert (found["prooftune-01"].removed, found["prooftune-02"].removed) == (True, False)
+    assert found["prooftune-02"].failed == "the portal is down"
+    assert list(store.objects) == [key_of("prooftune-02", DEAD)]
+
+
+def test_an_account_that_cannot_be_asked_is_named(store: MemoryStore, tuner: MemoryTuner) -> None:
+    """A key that is missing for one provider keeps nothing at another from being taken down."""
+    left_behind(store, tuner)
+
+    def opened(provider: str, options: Provider) -> Tuner:
+        if provider == "openai":
+            raise EnvironmentLacks("OPENAI_API_KEY is not set")
+        return tuner
+
+    accounts = [("openai", OPTIONS), ("openai", Provider(hold_minutes=5))]
+    found = sweep(store, opened, accounts, remove=True, now=datetime.now(UTC) + timedelta(minutes=LAPSED))
+    assert found.not_asked == ("openai: OPENAI_API_KEY is not set",)
+    assert [told.removed for told in found.deployments] == [True]
+
+
+def test_a_damaged_lease_is_told(store: MemoryStore, tuner: MemoryTuner) -> None:
+    """It may stand for a deployment that costs money, so it is not passed over."""
+    store.objects[key_of(NAME, DEAD)] = b"{"
+    with pytest.raises(IntegrityError, match=NAME):
+        swept(store, tuner)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Azure's stand-in, where nothing answers without a deployment."""
+    monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
+    with open_stand_in("azure", tmp_path, monkeypatch) as found:
+        yield found
+
+
+SERVE = """
+import sys, time
+from pathlib import Path
+from prooftune.providers.serving import served
+from prooftune.providers.tuning import open_tuner
+from prooftune.spec import Provider
+from prooftune.storage.local import LocalStore
+
+options = Provider.model_validate_json(sys.argv[1])
+with served(open_tuner("azure", options), LocalStore(Path(sys.argv[2])), sys.argv[3], sys.argv[4], options, 1.7, use="evaluate"):
+    print("in use", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_run_s_deployment_is_swept_at_azure(here: StandIn, tmp_path: Path) -> None:
+    """SIGKILL while it is used: it runs on, and is taken down once its lease has run out. The next try counts its hours."""
+    store = LocalStore(tmp_path / "store")
+    options = here.tuner.options  # type: ignore[attr-defined]  # of Azure's adapter
+    command = [sys.executable, "-c", SERVE, options.model_dump_json(), str(store.root), here.model, NAME]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "in use\n", process.stderr.read()
+        process.send_signal(signal.SIGKILL)
+    assert here.api.state()["deployments"] == 1
+
+    now = datetime.now(UTC)
+    (told,) = sweep(store, open_tuner, [], remove=True, now=now).deployments
+    assert (told.in_use, told.removed, told.usd_per_hour) == (True, False, 1.7)
+    (told,) = sweep(store, open_tuner, [], remove=True, now=now + timedelta(minutes=LAPSED)).deployments
+    assert (told.name, told.model, told.in_use, told.removed) == (NAME, split_name(here.model), False, True)
+    assert here.api.state()["deployments"] == 0
+    assert not list(read_leases(store))
+    hours: list[float | None] = []
+    with served(open_tuner("azure", options), store, here.model, NAME, options, 1.7, QUICK, hours.append, "evaluate"):
+        assert hours == [pytest.approx(LAPSED / 60, abs=0.01)]
+    assert len(hours) == 2
+    assert list(store.list("ledger/")) == []
+
+
+def split_name(model: str) -> str:
+    """Return a base model's name without its version, as a deployment shows it."""
+    from prooftune.providers.azure import split_version
+
+    return split_version(model)[0]
