@@ -149,6 +149,14 @@ def test_a_batch_halves_what_it_asks(splits: dict[SplitName, Path]) -> None:
     assert half["baselines, looking for prompts, read"] == whole["baselines, looking for prompts, read"]
 
 
+@pytest.mark.parametrize("provider", ["azure", "bedrock"])
+def test_what_is_deployed_is_estimated_at_the_full_price(provider: str, splits: dict[SplitName, Path], tmp_path: Path) -> None:
+    """It is asked directly, also where the base model goes through a batch."""
+    lines = lines_of(estimate_managed(spec_of(provider, options={"batch": True}), splits, prices_with(tmp_path)))
+    assert {"candidate, read", "baselines, read, by batch"} <= lines.keys()
+    assert "candidate, read, by batch" not in lines
+
+
 def test_the_general_suite_is_asked_of_both_models(splits: dict[SplitName, Path]) -> None:
     """Its questions are counted as they are put."""
     prices = load_prices(None, TODAY)

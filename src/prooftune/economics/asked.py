@@ -13,6 +13,8 @@ from prooftune.spec import RunSpec
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, SplitName
 
+DEPLOYED = ("azure", "bedrock", "together", "fireworks")
+"""Providers whose tuned models answer from a deployment or a place that is paid for by time."""
 CHOOSES = ("few_shot", "retrieved")
 """Rungs whose number of demonstrations is chosen on validation examples."""
 
@@ -49,7 +51,9 @@ def asked_by(spec: RunSpec, examples: Mapping[SplitName, Sequence[Example]], off
         yield Asked("baselines, looking for prompts", offer, *_search(spec, sizes))
     elif suite_read:
         yield Asked("general suite, base model", offer, suite_read, suite_written, batched=batched)
-    yield Asked("candidate", offer, own + suite_read, sizes.answer * len(holdout) + suite_written, tuned=True, batched=batched)
+    # What is deployed is asked directly: its deployment would be paid for while a batch waits.
+    through_batch = batched and spec.backend.provider not in DEPLOYED
+    yield Asked("candidate", offer, own + suite_read, sizes.answer * len(holdout) + suite_written, tuned=True, batched=through_batch)
     yield from _larger(spec, examples)
     yield from _judge(spec, examples)
 

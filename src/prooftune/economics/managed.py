@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prooftune.data.counting import Counter
 from prooftune.data.lines import read_lines
-from prooftune.economics.asked import Asked, asked_by
+from prooftune.economics.asked import DEPLOYED, Asked, asked_by
 from prooftune.economics.billable import billable_counter, conversations, how_of, is_open
 from prooftune.economics.offers import offer_of
 from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList, load_prices
@@ -23,8 +23,6 @@ from prooftune.types import Example, Frozen, SplitName
 
 HOSTING_HOURS = 2.0
 """That a deployment is taken to run for the evaluation, its start included."""
-DEPLOYED = ("azure", "bedrock", "together", "fireworks")
-"""Providers whose tuned models answer from a deployment or a place that is paid for by time."""
 BILLS_VALIDATION = ("together",)
 """Providers that bill the tokens of the validation file at each evaluation; the others bill the training file alone.
 Source: https://docs.together.ai/docs/fine-tuning/pricing."""

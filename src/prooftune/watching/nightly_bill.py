@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from prooftune.economics.asked import DEPLOYED
 from prooftune.economics.bill import Bill, answers_line, hosting_price, hours_line
 from prooftune.economics.managed import Estimate, Line
 from prooftune.economics.prices import BATCH_SHARE, PriceList, load_prices
@@ -130,7 +131,7 @@ def nightly_bill(store: ObjectStore, spec: RunSpec, rival: ChampionFiles, now: d
         budget=spec.budget,
         key=evaluation_key(rival.run_id, now),
         now=now,
-        likely_usd=likely_usd(bill, hour, batched=rival.spec.provider.batch),
+        likely_usd=likely_usd(bill, hour, batched=rival.spec.provider.batch and rival.spec.backend.provider not in DEPLOYED),
         offer=estimate.offer,
         prices=load_prices(Path(spec.use.prices) if spec.use.prices else None, now.date()),
         hour=hour,

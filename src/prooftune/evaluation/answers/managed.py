@@ -87,8 +87,8 @@ def open_base(base: ManagedBase, kept: Path) -> Subject:
 def tuned_answerer(base: ManagedBase, tuned: ManagedModel, store: ObjectStore, kept: Path) -> Iterator[Answerer]:
     """Give the tuned model, deployed where it has to be and taken down again; an answer that it leaves empty is an answer.
 
-    What is deployed is asked directly, whatever ``base.options.batch`` says: it is paid for by the time that a batch would take, up to a
-    day, and no provider grants its discount there.
+    What is deployed is asked directly, whatever ``base.options.batch`` says: it would be paid for while the batch waits, up to a
+    day, whether the batch needs it or not.
 
     Args:
         base: What it was tuned from.
