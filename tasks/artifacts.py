@@ -1,7 +1,12 @@
-"""What stages show in the Prefect UI. The UI is a window: when the server cannot be reached, the work goes on and the log says so."""
+"""What stages show in the Prefect UI. The UI is a window: when the server cannot be reached, the work goes on and the log says so.
+
+Prefect's client tries for a minute before it gives up. A run waits so long once: as long as the server stays away, the next requests are
+tried once each.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,21 +20,45 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from prooftune.report.wording import flatten, name_of, number
+
+_away = threading.Event()
+"""Set while the server could not be reached when it was asked last."""
 
 
 @contextmanager
 def if_reachable() -> Iterator[None]:
     """Let a failed request to the Prefect server cost a warning, never the stage whose work is done or under way."""
     try:
-        yield
+        with asked_once_while_away():
+            yield
     except (httpx.HTTPError, ObjectNotFound) as error:  # not found: somebody deleted what was to be updated
         get_run_logger().warning("the Prefect UI was not told: %s", type(error).__name__)
     except RuntimeError as error:
-        if not str(error).startswith("Failed to reach API"):  # Prefect has no class of its own for it
+        if not cannot_reach(error):
             raise
         get_run_logger().warning("the Prefect UI was not told: %s", error)
+
+
+@contextmanager
+def asked_once_while_away() -> Iterator[None]:
+    """Let Prefect's client give up after one try where the server could not be reached the last time."""
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0} if _away.is_set() else {}):
+            yield
+    except (httpx.TransportError, RuntimeError) as error:
+        if isinstance(error, httpx.TransportError) or cannot_reach(error):
+            _away.set()
+        raise
+    else:
+        _away.clear()
+
+
+def cannot_reach(error: RuntimeError) -> bool:
+    """Return whether Prefect says that its server cannot be reached; it has no class of its own for it."""
+    return str(error).startswith("Failed to reach API")
 
 
 def show_table(rows: list[dict[str, Any]], key: str, description: str) -> None:

@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 from prooftune.report.wording import reasons_of
 from prooftune.types import RunResult
 from prooftune.watching.signals import Signal, resource_of
+from tasks.artifacts import asked_once_while_away, cannot_reach
 
 VERDICT = "prooftune.verdict.reached"
 APPROVAL = "prooftune.approval.needed"
@@ -72,7 +73,7 @@ def _post(name: str, event_id: UUID, resource: dict[str, str], payload: dict[str
     for pause in (0.0, *PAUSES_S):
         time.sleep(pause)
         try:
-            with get_client(sync_client=True) as client:
+            with asked_once_while_away(), get_client(sync_client=True) as client:
                 client.request("POST", "/events", json=[event.model_dump(mode="json")])
         except httpx.HTTPStatusError as error:
             trouble = f"it answers {error.response.status_code}"
@@ -81,7 +82,7 @@ def _post(name: str, event_id: UUID, resource: dict[str, str], payload: dict[str
         except httpx.TransportError as error:
             trouble = type(error).__name__
         except RuntimeError as error:
-            if not str(error).startswith("Failed to reach API"):  # Prefect has no class of its own for it
+            if not cannot_reach(error):
                 raise
             trouble = "it cannot be reached"
         else:
