@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from prefect import task
 from prefect.logging import get_run_logger
+from prefect.settings import get_current_settings
 
-from prooftune.economics.spending import hold, release, settle
+from prooftune.economics.bill import Bill, bill_of
+from prooftune.economics.spending import find, hold, release, settle
+from prooftune.providers.collection import MANAGED, ManagedModel
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import FileRef, SplitName, StageOutput
@@ -18,7 +21,6 @@ from tasks.policies import UNCACHED, policy
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
-    from prooftune.economics.bill import Bill
     from prooftune.providers.tuning import Job
 
 
@@ -67,6 +69,9 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
 def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutput:
     """Hold the estimate in the project's month, once a run; the estimate is handed on.
 
+    A run that is settled and has bought what it needed holds nothing more. One that has not, since the clock said no and a person says yes
+    now, holds anew; so does one that measures afresh, and pays for its answers again.
+
     Raises:
         BudgetExceeded: it is above ``budget.max_usd``, which may have been lowered since it was estimated, or ``budget.monthly_usd`` has no
             room for it. A run whose job was ordered goes on.
@@ -77,12 +82,14 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
     budget, objects = spec.budget, open_store(spec.store)
     if not any(entry.run == run_key and entry.state != "intended" for entry in Ledger(objects).entries()):
         check_limit(spec, Estimate.model_validate(estimate.figures))
-    item = hold(objects, budget.project, run_key, float(estimate.figures["usd"]), budget.monthly_usd)
-    get_run_logger().info("$%.2f of the project %s are held", item.usd, budget.project)
+    known, afresh = find(objects, budget.project, run_key), get_current_settings().tasks.refresh_cache
+    usd = 0.0 if known is not None and known.bought and not afresh else float(estimate.figures["usd"])
+    item = hold(objects, budget.project, run_key, usd, budget.monthly_usd)
+    get_run_logger().info("$%.2f of the project %s are held or billed", item.usd, budget.project)
     return estimate
 
 
-@task(**(policy("settle", 1, 30) | {"refresh_cache": True}))
+@task(**(policy("settle", 2, 30) | {"refresh_cache": True}))
 def settle_spend(spec: RunSpec, run_key: str, outputs: tuple[StageOutput, ...]) -> StageOutput:
     """Replace what is held by what was billed, as far as the provider and the price list say; hands on ``bill.json``.
 
@@ -97,10 +104,13 @@ def settle_spend(spec: RunSpec, run_key: str, outputs: tuple[StageOutput, ...]) 
         return bill.model_dump(mode="json") | {"error": bill.error}
 
     output = stage.perform(work)
-    usd, estimated = float(output.figures["usd"]), float(output.figures["estimated_usd"])
-    settle(stage.objects, spec.budget.project, run_key, usd)
-    show_table(output.figures["lines"], key="bill", description=f"Billed were ${usd:.4f}, estimated ${estimated:.4f}.")
-    get_run_logger().info("billed $%.4f, estimated $%.4f", usd, estimated)
+    bill = Bill.model_validate_json(stage.path(output, "bill.json").read_bytes())
+    job = ManagedModel.model_validate_json(stage.path(done["train"], f"model/{MANAGED}").read_bytes()).key if "train" in done else ""
+    settle(stage.objects, spec.budget.project, run_key, _bought(bill, done, job))
+    told = f"Billed were ${bill.usd:.4f}, estimated ${bill.estimated_usd:.4f}."
+    untold = f" ${bill.untold_usd:.4f} more count as estimated: {'; '.join(bill.left_out)}." if bill.untold else ""
+    show_table(output.figures["lines"], key="bill", description=told + untold)
+    get_run_logger().info("%s%s", told, untold)
     return output
 
 
@@ -108,22 +118,29 @@ def settle_failed(spec: RunSpec, run_key: str, job_key: str, outputs: tuple[Stag
     """Settle what a run holds whose job ended without a model: with what the job and the answers so far cost.
 
     It is settled under the job's own key, and the run holds nothing any more: a run that submits the job again holds anew, and what the
-    failed one cost stays in the month. The answers so far then count twice, which errs on the side of the limit.
+    failed one cost stays in the month.
     """
     from prooftune.providers.ledger import Ledger
 
     objects, project = open_store(spec.store), spec.budget.project
-    bill = _bill(spec, objects, {output.stage: output for output in outputs}, Ledger(objects).read(job_key).job)
-    hold(objects, project, job_key, bill.usd, None)
-    settle(objects, project, job_key, bill.usd)
+    done = {output.stage: output for output in outputs}
+    bill = _bill(spec, objects, done, Ledger(objects).read(job_key).job)
+    bought = _bought(bill, done, job_key)
+    hold(objects, project, job_key, 0.0, None)
+    settle(objects, project, job_key, bought)
     release(objects, project, run_key)
-    get_run_logger().info("billed $%.4f for the job that failed and the answers before it", bill.usd)
+    get_run_logger().info("$%.4f count for the job that failed and the answers before it", sum(bought.values()))
+
+
+def _bought(bill: Bill, outputs: dict[str, StageOutput], job_key: str) -> dict[str, float]:
+    """Return what a bill counts, by what was bought: the order's job, and each time that a stage was done."""
+    names = {stage: f"{output.key} {output.done_at}" for stage, output in outputs.items()} | {"train": job_key}
+    return {names[stage]: usd for stage, usd in bill.by_stage.items()}
 
 
 def _bill(spec: RunSpec, objects: ObjectStore, outputs: dict[str, StageOutput], failed: Job | None = None) -> Bill:
     from datetime import date
 
-    from prooftune.economics.bill import bill_of
     from prooftune.economics.prices import load_prices
 
     listed = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class Stage:
                 figures = dict(work(out))
             artifacts = self._upload(out)
             seconds = before + time.monotonic() - started
-            output = StageOutput(stage=self.name, key=self.key, artifacts=artifacts, figures=figures, seconds=seconds)
+            done_at = datetime.now(UTC).isoformat()
+            output = StageOutput(stage=self.name, key=self.key, artifacts=artifacts, figures=figures, seconds=seconds, done_at=done_at)
             self._results.write(output, key=self._record)
             finished = folder / "finished"
             (folder / "attempt").unlink(missing_ok=True)

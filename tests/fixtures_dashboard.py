@@ -106,7 +106,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_run(store, files, "invoices", 7, "do_not_fine_tune", at=NOW - timedelta(days=90))
     put_run(store, files, "invoices", 8, "keep_baseline", enter=False)
     spending.hold(store, "shared", "triage-0", 20, None, NOW)
-    spending.settle(store, "shared", "triage-0", 15.5)
+    spending.settle(store, "shared", "triage-0", {"triage-0": 15.5})
     spending.hold(store, "shared", "triage-9", 80, None, NOW)
     approvals.ask(store, "invoices-9", 41.5, None)
     approvals.ask(store, "triage-3", None, None, "triage")

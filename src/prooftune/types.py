@@ -200,6 +200,8 @@ class StageOutput(Frozen):
     """JSON-able figures for the report and the next stages."""
     seconds: float
     """Wall time of the stage's own work, when it was really done."""
+    done_at: str = ""
+    """When that was, UTC, ISO 8601: a stage that was done again has the same key and another moment. Empty = it was not written down."""
 
 
 class FileRef(Frozen):

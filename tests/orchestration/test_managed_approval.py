@@ -78,7 +78,7 @@ def test_a_no_is_a_published_result(desk: Desk, where: str, by: str, monkeypatch
 
 
 def test_nobodys_answer_is_a_no_until_somebody_gives_one(folder: Path, tmp_path: Path) -> None:
-    """The clock rejects; a person who comes late is heard by the next run, which goes on."""
+    """The clock rejects; a person who comes late is heard by the next run, which goes on where the month has room by then."""
     budget = {"approve_above_usd": 0, "approve_within_hours": 1 / 3600, "project": "late"}
     with opened(folder, tmp_path) as desk:
         result = desk.start(budget=budget).result(180)
@@ -88,6 +88,9 @@ def test_nobodys_answer_is_a_no_until_somebody_gives_one(folder: Path, tmp_path:
         assert spending.spent(desk.store, "late").usd == 0
         code, told = desk.type("approve", result.run_id, "STORE")
         assert (code, told["woken"]) == (0, False)
+        with pytest.raises(spending.BudgetExceeded, match="monthly_usd"):
+            desk.start(budget=budget | {"monthly_usd": 0.0001}).result(180)
+        assert set(desk.seen) == {"probe"}
         late = desk.start(budget=budget).result(180)
         assert late.verdict == "promote", late.reasons
         assert late.run_id != result.run_id, "a published result is not replaced"

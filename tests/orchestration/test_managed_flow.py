@@ -18,6 +18,7 @@ from fixtures_openai import KEY
 from fixtures_tickets import BASE, tickets
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from tests_support import write_jsonl
 
 from flows.resume import go_on
@@ -87,6 +88,25 @@ def test_the_same_spec_again_submits_nothing(finished: Finished) -> None:
     assert anew == {"probe", "fingerprint", "fingerprint_files", "hold", "submit", "find_champion", "settle"}
     assert not SPENDS & set(desk.seen[before:])
     assert desk.jobs == 1
+
+
+def test_what_was_bought_counts_once_and_what_is_bought_again_counts_again(folder: Path, tmp_path: Path) -> None:
+    """The same spec again and one with another gate buy nothing, also in a full month; --fresh pays for its answers a second time."""
+    with opened(folder, tmp_path) as desk:
+        result = desk.run(budget={"project": "shared"})
+        first = spending.spent(desk.store, "shared").usd
+        desk.run(budget={"project": "shared", "monthly_usd": first / 2})
+        desk.run(budget={"project": "shared"}, gate={"alpha": 0.04})
+        assert spending.spent(desk.store, "shared").usd == first
+        with pytest.raises(BudgetExceeded, match="monthly_usd"), temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
+            desk.run(budget={"project": "shared", "monthly_usd": first})
+        with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
+            desk.run(budget={"project": "shared"})
+        bill = json.loads(desk.store.get(read_manifest(desk.store, result.run_id).files["bill.json"].key))
+        [training] = [line["usd"] for line in bill["lines"] if line["part"] == "training"]
+        month = spending.spent(desk.store, "shared")
+        assert month.usd == pytest.approx(first + bill["usd"] - training)
+        assert (month.held_usd, desk.jobs, desk.seen.count("chat")) == (0, 1, 120)
 
 
 def test_a_run_need_not_wait_for_its_job(folder: Path, tmp_path: Path) -> None:

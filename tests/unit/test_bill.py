@@ -80,11 +80,13 @@ def billed(store: LocalStore, *outputs: StageOutput, failed: Job | None = None) 
 def test_training_is_what_the_provider_says(
     store: LocalStore, tokens: int | None, usd: float | None, cost: float, told_by: str | None
 ) -> None:
-    """Its USD, else its tokens by the price list; where it says neither, the bill says so."""
+    """Its USD, else its tokens by the price list; where it says neither, the bill says so, and the month counts the estimate."""
     bill = billed(store, estimated(line("training", 1000, "tokens", 5e-6)), trained(tokens, usd))
     assert (bill.usd, bill.of("training")) == (pytest.approx(cost), pytest.approx(cost))
     assert [one.told_by for one in bill.lines] == ([told_by] if told_by else [])
     assert bool(bill.left_out) == (told_by is None)
+    assert [(one.part, one.usd, one.told_by) for one in bill.untold] == ([] if told_by else [("training", 0.005, "the estimate")])
+    assert bill.by_stage == {"train": pytest.approx(cost or 0.005)}
     assert bill.training_tokens_billed == tokens
 
 
@@ -145,12 +147,13 @@ def test_the_judge_brings_its_own_bill(store: LocalStore, cost: float | None, le
 
 
 def test_a_failed_job_costs_what_it_told(store: LocalStore) -> None:
-    """Its USD, else its tokens, else nothing that anybody knows."""
+    """Its USD, else its tokens, else nothing that anybody knows: then it counts as it was estimated."""
     estimate = estimated(line("training", 1000, "tokens", 5e-6))
     job = Job(id="job-1", status="failed", told="failed", billed_usd=0.2)
     assert billed(store, estimate, failed=job).usd == 0.2
     assert billed(store, estimate, failed=job.model_copy(update={"billed_usd": None, "billed_tokens": 200_000})).usd == pytest.approx(1.0)
-    assert billed(store, estimate, failed=job.model_copy(update={"billed_usd": None})).usd == 0
+    silent = billed(store, estimate, failed=job.model_copy(update={"billed_usd": None}))
+    assert (silent.usd, silent.untold_usd) == (0, 0.005)
 
 
 def test_a_failed_job_leaves_nothing_held(store: LocalStore) -> None:
@@ -168,3 +171,21 @@ def test_a_failed_job_leaves_nothing_held(store: LocalStore) -> None:
     month = spending.spent(store, "default")
     assert (month.held_usd, month.billed_usd) == (0, pytest.approx(1.0))
     assert spending.hold(store, "default", "triage-1", 0.5, 500).billed_usd is None
+
+
+def test_answers_before_a_failed_job_count_once(store: LocalStore, tmp_path: Path) -> None:
+    """The run that submits the job again has the same answers; the failed job of which nobody tells the cost counts as it was estimated."""
+    ledger = Ledger(store)
+    entry = ledger.open(intent_of(order_of()))
+    ledger.found(entry.key, FAILED, "created")
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "base_model.answers.jsonl").write_text(kept((1_000_000, 0)))
+    asked = output(store, "baselines", tmp_path / "baselines", {}).model_copy(update={"done_at": "then"})
+    spec = SPEC.model_copy(update={"store": Store(uri=str(store.uri))})
+    spending.hold(store, "default", "triage-1", 0.5, None)
+    with disable_run_logger():
+        settle_failed(spec, "triage-1", entry.key, (estimated(line("training", 1000, "tokens", 5e-6)), asked))
+    assert spending.spent(store, "default").usd == pytest.approx(0.4 + 0.005)
+    spending.hold(store, "default", "triage-1", 0.5, None)
+    spending.settle(store, "default", "triage-1", {"baselines then": 0.4, "prooftune-2": 5.0})
+    assert spending.spent(store, "default").usd == pytest.approx(0.4 + 0.005 + 5.0)

@@ -115,9 +115,9 @@ def test_an_evaluation_of_a_champion_is_no_run(tmp_path: Path) -> None:
         key = spending.evaluation_key("triage-1", NOW + timedelta(days=number))
         spending.hold(store, "shared", key, 0.25, None, NOW)
         if number:
-            spending.settle(store, "shared", key, 0.4)
+            spending.settle(store, "shared", key, {key: 0.4})
     spending.hold(store, "shared", "triage-1", 20, None, NOW)
-    spending.settle(store, "shared", "triage-1", 15)
+    spending.settle(store, "shared", "triage-1", {"triage-1": 15})
     text = " ".join(Page(render(read_dashboard(store, NOW))).text.split())
     assert "$15.80 billed for 1 run and 2 nightly evaluations, $0.25 held for 1 nightly evaluation; no published spec" in text
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from prooftune.economics.bill import Part, estimated_by_part
+from prooftune.economics.bill import BillLine, Part, estimated_by_part
 from prooftune.providers.collection import MANAGED
 from prooftune.report.asking import DEPLOYMENT, ask_snippet, deployment_note
 from prooftune.report.html import write_report
@@ -93,6 +93,9 @@ def test_the_bill_stands_beside_its_estimate() -> None:
     assert "the estimate was 6.8 % above the bill. Not in the bill: judge" in bill_sentence(view)
     small = view.model_copy(update={"bill": BILL.model_copy(update={"usd": ESTIMATE.usd / 4, "left_out": ()})})
     assert bill_sentence(small).endswith("the estimate was 4 times the bill.")
+    verdicts = BillLine(part="judge", stage="judge", what="judge, read", quantity=1, unit="tokens", usd=0.01, told_by="the estimate")
+    counted = view.model_copy(update={"bill": BILL.model_copy(update={"untold": (verdicts,)})})
+    assert bill_sentence(counted).endswith("own judge. For that the project's month counts $0.01, as it was estimated.")
     assert [name for name, _ in bill_table(view.model_copy(update={"bill": None})).rows] == [
         *(line.what for line in ESTIMATE.lines),
         "in all",

@@ -116,7 +116,7 @@ class Month(Frozen):
 
     def counted(self, *, held: bool) -> str:
         """Return how many runs and evaluations hold, or were billed: ``2 runs and 1 nightly evaluation``; empty = none."""
-        items = [item for item in self.items if (item.billed_usd is None) is held]
+        items = [item for item in self.items if (item.holds if held else item.bought)]
         asked = sum(item.of_evaluation for item in items)
         counts = {"run": len(items) - asked, "nightly evaluation": asked}
         return " and ".join(counted(count, name) for name, count in counts.items() if count)

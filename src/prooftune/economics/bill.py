@@ -1,7 +1,7 @@
 """What a managed run was billed: training as the provider says, the rest by what was measured and the price list.
 
-Answers count by their tokens, a deployment by the hours that it ran, and the judge by its own bill. What nobody can say is left out, and
-said so: an estimate's error is worth as much as the bill that it is compared with.
+Answers count by their tokens, a deployment by the hours that it ran, and the judge by its own bill. What nobody can say is left out of the
+bill, and said so: an estimate's error is worth as much as the bill that it is compared with. The month counts it as it was estimated.
 """
 
 from __future__ import annotations
@@ -47,13 +47,15 @@ class BillLine(Frozen):
     """One line of a bill."""
 
     part: Part
+    stage: str = ""
+    """Stage that spent it; empty in a bill of before this was written down."""
     what: str
     quantity: float
     unit: str
     """Of the quantity: ``tokens``, ``hour`` or ``month``."""
     usd: float
     told_by: str
-    """``the provider``, or the price list's entry that it was computed by."""
+    """``the provider``, ``the estimate``, or the price list's entry that it was computed by."""
 
 
 class Bill(Frozen):
@@ -67,6 +69,21 @@ class Bill(Frozen):
     """None = the provider does not say, or nothing was trained."""
     left_out: tuple[str, ...] = ()
     """What is not in the bill although it may have cost something, each with the reason."""
+    untold: tuple[BillLine, ...] = ()
+    """What the estimate says of what is left out: it counts in the project's month, and not in ``usd``."""
+
+    @property
+    def untold_usd(self) -> float:
+        """What is counted by the estimate, since nobody tells, in USD."""
+        return sum(line.usd for line in self.untold)
+
+    @property
+    def by_stage(self) -> dict[str, float]:
+        """What each stage spent, as the month counts it, in USD."""
+        found: dict[str, float] = {}
+        for line in (*self.lines, *self.untold):
+            found[line.stage] = found.get(line.stage, 0.0) + line.usd
+        return found
 
     @property
     def error(self) -> float | None:
@@ -110,13 +127,16 @@ def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput]
     if "judge" in outputs:
         lines += _judge(outputs["judge"].figures)
     lines += _hosting(estimate, outputs, store)
+    billed = {line.part for line in lines}
+    left_out = (*_left_out(spec, figures, estimate, outputs, billed), *_untimed(estimate, outputs, store))
     return Bill(
         lines=tuple(lines),
         usd=sum(line.usd for line in lines),
         estimated_usd=estimate.usd,
         training_tokens_estimated=estimate.training_tokens,
         training_tokens_billed=figures["trained_tokens"] if figures else None,
-        left_out=(*_left_out(spec, figures, estimate, outputs, {line.part for line in lines}), *_untimed(estimate, outputs, store)),
+        left_out=tuple(f"{part}: {why}" for part, _, why in left_out),
+        untold=tuple(line for part, stage, _ in left_out for line in _as_estimated(estimate, part, stage)),
     )
 
 
@@ -125,10 +145,12 @@ def _training(spec: RunSpec, figures: Mapping[str, Any] | None, offer: str, pric
         return
     tokens, usd = figures["trained_tokens"], figures["billed_usd"]
     if usd is not None:
-        yield BillLine(part="training", what="training", quantity=tokens or 0, unit="tokens", usd=usd, told_by="the provider")
+        yield BillLine(
+            part="training", stage="train", what="training", quantity=tokens or 0, unit="tokens", usd=usd, told_by="the provider"
+        )
     elif tokens is not None:
         usd = billed_usd(offer, tokens, prices, training_meter(spec))
-        yield BillLine(part="training", what="training", quantity=tokens, unit="tokens", usd=usd, told_by=offer)
+        yield BillLine(part="training", stage="train", what="training", quantity=tokens, unit="tokens", usd=usd, told_by=offer)
 
 
 def _answers(spec: RunSpec, output: StageOutput, offer: str, prices: PriceList, store: ObjectStore) -> Iterator[BillLine]:
@@ -156,13 +178,13 @@ def answers_line(stage: str, who: str, answers: Iterable[KeptAnswer], offer: str
         tokens += answer.prompt_tokens + answer.answer_tokens
         usd += (answer.prompt_tokens * read_usd + answer.answer_tokens * written_usd) * share
     what = f"{stage}: answers of {who.replace('_', ' ')}"
-    return BillLine(part=part, what=what, quantity=tokens, unit="tokens", usd=usd, told_by=offer)
+    return BillLine(part=part, stage=stage, what=what, quantity=tokens, unit="tokens", usd=usd, told_by=offer)
 
 
 def _judge(figures: Mapping[str, Any]) -> Iterator[BillLine]:
     if (usd := figures["cost_usd"]) is not None:
-        tokens = figures["prompt_tokens"] + figures["answer_tokens"]
-        yield BillLine(part="judge", what="judge: verdicts", quantity=tokens, unit="tokens", usd=usd, told_by=str(figures["judge"]))
+        tokens, told_by = figures["prompt_tokens"] + figures["answer_tokens"], str(figures["judge"])
+        yield BillLine(part="judge", stage="judge", what="judge: verdicts", quantity=tokens, unit="tokens", usd=usd, told_by=told_by)
 
 
 def _hosting(estimate: Estimate, outputs: Mapping[str, StageOutput], store: ObjectStore) -> Iterator[BillLine]:
@@ -171,7 +193,8 @@ def _hosting(estimate: Estimate, outputs: Mapping[str, StageOutput], store: Obje
     if price is None or "train" not in outputs:
         return
     if price.unit == "month":
-        yield BillLine(part="hosting", what=price.what, quantity=1.0, unit="month", usd=price.usd_per_unit, told_by=estimate.offer)
+        usd = price.usd_per_unit
+        yield BillLine(part="hosting", stage="train", what=price.what, quantity=1.0, unit="month", usd=usd, told_by=estimate.offer)
         return
     for stage in STAGES:
         if rows := _hosted(stage, outputs, store):
@@ -184,14 +207,14 @@ def _hosted(stage: str, outputs: Mapping[str, StageOutput], store: ObjectStore) 
     return [row for ref in files for row in read_lines(store.fetch(ref), Hosted)]
 
 
-def _untimed(estimate: Estimate, outputs: Mapping[str, StageOutput], store: ObjectStore) -> Iterator[str]:
-    """Yield the stages whose deployment ran for a try that died, nobody knows how long."""
+def _untimed(estimate: Estimate, outputs: Mapping[str, StageOutput], store: ObjectStore) -> Iterator[tuple[Part, str, str]]:
+    """Yield part, stage and reason where a deployment ran for a try that died, nobody knows how long."""
     price = hosting_price(estimate)
     if price is None or price.unit == "month":
         return
     for stage in STAGES:
         if any(row.hours is None for row in _hosted(stage, outputs, store)):
-            yield f"hosting: how long the deployment ran for an earlier try of {stage} is not known"
+            yield "hosting", stage, f"how long the deployment ran for an earlier try of {stage} is not known"
 
 
 def hosting_price(estimate: Estimate) -> Line | None:
@@ -203,16 +226,24 @@ def hours_line(stage: str, hosted: Iterable[Hosted], price: Line, offer: str) ->
     """Return what the hours that a deployment ran, as far as they are known, cost by an estimate's price of an hour."""
     hours = sum(row.hours or 0.0 for row in hosted)
     usd = hours * price.usd_per_unit
-    return BillLine(part="hosting", what=f"{stage}: deployment", quantity=hours, unit="hour", usd=usd, told_by=offer)
+    return BillLine(part="hosting", stage=stage, what=f"{stage}: deployment", quantity=hours, unit="hour", usd=usd, told_by=offer)
 
 
 def _left_out(
     spec: RunSpec, figures: Mapping[str, Any] | None, estimate: Estimate, outputs: Mapping[str, StageOutput], billed: set[Part]
-) -> Iterator[str]:
-    """Yield what may have cost something that nobody can say."""
+) -> Iterator[tuple[Part, str, str]]:
+    """Yield part, stage and reason of what may have cost something that nobody can say."""
     if figures is not None and "training" not in billed:
-        yield f"training: {spec.backend.provider} says neither tokens nor USD"
+        yield "training", "train", f"{spec.backend.provider} says neither tokens nor USD"
     if "judge" in outputs and "judge" not in billed:
-        yield f"judge: the price list has no price for {outputs['judge'].figures['judge']}"
+        yield "judge", "judge", f"the price list has no price for {outputs['judge'].figures['judge']}"
     if estimated_by_part(estimate.lines)["hosting"] and "evaluate" in outputs and "hosting" not in billed:
-        yield "hosting: how long the deployment ran was not written down"
+        yield "hosting", "evaluate", "how long the deployment ran was not written down"
+
+
+def _as_estimated(estimate: Estimate, part: Part, stage: str) -> Iterator[BillLine]:
+    """Yield the estimate's lines of a part, as a stage's."""
+    for line in estimate.lines:
+        if ESTIMATED[line.what.partition(",")[0]] == part:
+            amount = {"quantity": line.quantity, "usd": line.usd}
+            yield BillLine(part=part, stage=stage, what=line.what, unit=line.unit, told_by="the estimate", **amount)

@@ -111,7 +111,10 @@ def bill_sentence(view: RunView) -> str:
     else:
         apart = f"the estimate was {100 * abs(bill.error):.1f} % {'above' if bill.error >= 0 else 'below'} the bill"
     text = f"The run was billed {usd(bill.usd)} and estimated at {usd(bill.estimated_usd)}: {apart}."
-    return text + (f" Not in the bill: {'; '.join(bill.left_out)}." if bill.left_out else "")
+    if not bill.left_out:
+        return text
+    counted = f" For that the project's month counts {usd(bill.untold_usd)}, as it was estimated." if bill.untold else ""
+    return f"{text} Not in the bill: {'; '.join(bill.left_out)}.{counted}"
 
 
 def tokens_sentence(view: RunView) -> str:

@@ -50,7 +50,7 @@ class NightlyBill:
     key: str
     now: datetime
     likely_usd: float
-    """What is held."""
+    """What is held, by each try anew."""
     offer: str
     prices: PriceList
     hour: Line | None
@@ -92,7 +92,7 @@ class NightlyBill:
 
     def _settle(self) -> None:
         usd = self.usd
-        settle(self.store, self.budget.project, self.key, usd)
+        settle(self.store, self.budget.project, self.key, {self.key: usd})
         log.info("%s was billed $%.4f, $%.4f were held", self.key, usd, self.likely_usd)
 
     def _note_earlier(self, usd: float) -> None:
