@@ -21,14 +21,19 @@ from tasks.policies import UNCACHED, policy
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
+    from prooftune.providers.ledger import Entry
     from prooftune.providers.tuning import Job
 
+ORDER = "order.json"
+"""What a run would order, for this stage's successor alone: it is not published."""
 
-@task(**policy("estimate", 1, 30))
+
+@task(**policy("estimate", 2, 30))
 def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, splits: StageOutput) -> StageOutput:
-    """Say what the run may cost, and that its data may go where they would go, and would be taken; hands on ``estimate.json``.
+    """Say what the run may cost, and that its data may go where they would go, and would be taken.
 
-    ``prices`` is the price list that the spec names; it is here for the stage's key.
+    Hands on ``estimate.json``, and ``order.json``: what would be bought. ``prices`` is the price list that the spec names; it is here for
+    the stage's key.
 
     Raises:
         SpecError: a price is missing, or the provider may not get the data.
@@ -53,7 +58,8 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
         check_limit(spec, estimate)
         with TemporaryDirectory() as folder:
             learnt = {name: files[name] for name in ("train", "validation")}
-            checked_order(open_tuner(spec.backend.provider, spec.provider), spec, learnt, Path(folder))
+            order, _ = checked_order(open_tuner(spec.backend.provider, spec.provider), spec, learnt, Path(folder))
+        (out / ORDER).write_text(order.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (out / "estimate.json").write_text(estimate.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return estimate.model_dump(mode="json")
 
@@ -74,19 +80,28 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
 
     Raises:
         BudgetExceeded: it is above ``budget.max_usd``, which may have been lowered since it was estimated, or ``budget.monthly_usd`` has no
-            room for it. A run whose job was ordered goes on.
+            room for it. A run whose job is ordered goes on, unless that one failed and is to be ordered again.
     """
     from prooftune.economics.managed import Estimate, check_limit
     from prooftune.providers.ledger import Ledger
+    from prooftune.providers.tuning import Order
 
     budget, objects = spec.budget, open_store(spec.store)
-    if not any(entry.run == run_key and entry.state != "intended" for entry in Ledger(objects).entries()):
+    order = Order.model_validate_json(objects.fetch(estimate.artifacts[ORDER]).read_bytes())
+    if not _is_ordered(Ledger(objects).newest(order)):
         check_limit(spec, Estimate.model_validate(estimate.figures))
     known, afresh = find(objects, budget.project, run_key), get_current_settings().tasks.refresh_cache
     usd = 0.0 if known is not None and known.bought and not afresh else float(estimate.figures["usd"])
     item = hold(objects, budget.project, run_key, usd, budget.monthly_usd)
     get_run_logger().info("$%.2f of the project %s are held or billed", item.usd, budget.project)
     return estimate
+
+
+def _is_ordered(newest: Entry | None) -> bool:
+    """Whether there may be a job that makes the model: of a job that ended without one nothing comes, and the next one is bought anew."""
+    if newest is None or newest.state == "intended":
+        return False
+    return newest.job is None or not newest.job.ended or newest.job.status == "succeeded"
 
 
 @task(**(policy("settle", 2, 30) | {"refresh_cache": True}))

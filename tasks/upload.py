@@ -26,7 +26,7 @@ PUBLISHED = {
     "format": ("",),
     "tokens": ("tokens.csv",),
     "preflight": ("preflight.json", "sample.txt"),
-    "estimate": ("",),
+    "estimate": ("estimate.json",),
     "approval": ("",),
     "baselines": ("",),
     "advise": ("",),

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_ledger import FAILED, intent_of, order_of
+from fixtures_ledger import FAILED, entry_in, intent_of, order_of
 from prefect.logging import disable_run_logger
 
 from prooftune.economics import spending
 from prooftune.economics.bill import Bill, bill_of
 from prooftune.economics.managed import Estimate, Line
 from prooftune.economics.prices import load_prices
+from prooftune.economics.spending import BudgetExceeded
 from prooftune.evaluation.answers.api_answerer import KeptAnswer
 from prooftune.providers.chat import ChatAnswer
 from prooftune.providers.hosting import Hosted, hosting_file, note_hosting
 from prooftune.providers.ledger import Ledger
 from prooftune.providers.tuning import Job
-from prooftune.spec import Store, parse_spec
+from prooftune.spec import Budget, Store, parse_spec
 from prooftune.storage.local import LocalStore
 from prooftune.types import StageOutput
-from tasks.spending import settle_failed
+from tasks.spending import hold_budget, settle_failed
 from tests.fixtures_managed import line
 
 PRICES = load_prices(None, date(2026, 11, 22))
@@ -189,3 +191,26 @@ def test_answers_before_a_failed_job_count_once(store: LocalStore, tmp_path: Pat
     spending.hold(store, "default", "triage-1", 0.5, None)
     spending.settle(store, "default", "triage-1", {"baselines then": 0.4, "prooftune-2": 5.0})
     assert spending.spent(store, "default").usd == pytest.approx(0.4 + 0.005 + 5.0)
+
+
+@pytest.mark.parametrize(
+    ("history", "asked"),
+    [((), True), (("submitting",), False), (("submitted",), False), (("failed",), True), (("failed", "again"), True)],
+    ids=["nothing is ordered", "a job may exist", "a job runs", "the job failed", "the job failed and is to be done again"],
+)
+def test_a_runs_limit_is_asked_unless_its_job_is_ordered(store: LocalStore, tmp_path: Path, history: tuple[str, ...], asked: bool) -> None:
+    """Lowered after the estimate it refuses what was not bought yet; a damaged entry of another order concerns nobody here."""
+    order, ledger = order_of(), Ledger(store)
+    store.put(f"ledger/jobs/{order.key}damaged.json", b"{")
+    for state in history:
+        if state == "again":
+            ledger.again(order.key, "ada", "mended")
+        else:
+            entry_in(ledger, state, order)
+    (tmp_path / "estimate").mkdir()
+    (tmp_path / "estimate" / "order.json").write_text(order.model_dump_json())
+    found = output(store, "estimate", tmp_path / "estimate", estimated(line("training", 1000, "tokens", 0.031)).figures)
+    spec = SPEC.model_copy(update={"store": Store(uri=str(store.uri)), "budget": Budget(max_usd=10)})
+    with disable_run_logger(), pytest.raises(BudgetExceeded) if asked else nullcontext():
+        hold_budget.fn(spec, "triage-1", found)
+    assert spending.spent(store, "default").held_usd == (0 if asked else 31)
