@@ -11,6 +11,7 @@ import pytest
 from fixtures_ledger import FAILED, entry_in, intent_of, order_of
 from prefect.logging import disable_run_logger
 
+from prooftune.data.lines import read_lines
 from prooftune.economics import spending
 from prooftune.economics.bill import Bill, bill_of
 from prooftune.economics.managed import Estimate, Line
@@ -129,6 +130,17 @@ def test_a_deployment_costs_the_hours_that_it_ran(store: LocalStore, tmp_path: P
     bill = billed(store, estimated(HOUR), trained(0, 0.0), untimed)
     assert bill.of("hosting") == pytest.approx(0.75 * 1.7)
     assert bill.left_out == ("hosting: how long the deployment ran for an earlier try of evaluate is not known",)
+
+
+def test_a_line_that_a_kill_cut_stops_no_bill(tmp_path: Path) -> None:
+    """The next deployment is noted on a line of its own; what was being written is gone."""
+    answers = tmp_path / "candidate.answers.jsonl"
+    for hours in (0.5, 0.25):
+        note_hosting(answers, "prooftune-1", hours)
+    noted = hosting_file(answers)
+    noted.write_bytes(noted.read_bytes()[:-9])
+    note_hosting(answers, "prooftune-1", 0.75)
+    assert [row.hours for row in read_lines(noted, Hosted)] == [0.5, 0.75]
 
 
 def test_a_place_by_the_month_is_paid_once_there_is_a_model(store: LocalStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prooftune.evaluation.answers.kept import cut_unfinished, keep
 from prooftune.types import Frozen
 
 ANSWERS, ENDING = ".answers.jsonl", ".hosting.jsonl"
@@ -19,9 +20,9 @@ class Hosted(Frozen):
 
 def note_hosting(kept: Path, deployment: str, hours: float | None) -> None:
     """Append what a deployment ran to the file that belongs to the kept answers ``kept``: a killed stage's deployments count as well."""
-    row = Hosted(deployment=deployment, hours=None if hours is None else round(hours, 6))
-    with hosting_file(kept).open("ab") as file:
-        file.write(row.model_dump_json().encode() + b"\n")
+    file = hosting_file(kept)
+    cut_unfinished(file)
+    keep(file, Hosted(deployment=deployment, hours=None if hours is None else round(hours, 6)))
 
 
 def hosting_file(kept: Path) -> Path:

@@ -19,11 +19,16 @@ def read_kept(path: Path, kind: type[Row]) -> list[Row]:
     Raises:
         IntegrityError: a whole line is not a ``kind``.
     """
+    cut_unfinished(path)
+    return list(read_lines(path, kind))
+
+
+def cut_unfinished(path: Path) -> None:
+    """Cut off the line that a killed call was writing; a file that is not there yet is empty."""
     path.touch()
     whole = path.read_bytes().rpartition(b"\n")
     with path.open("r+b") as file:
         file.truncate(len(whole[0]) + len(whole[1]))
-    return list(read_lines(path, kind))
 
 
 def keep(path: Path, row: BaseModel) -> None:
