@@ -11,7 +11,7 @@ from flows.planning import STAGES, data_of
 from flows.rehearsal import Rehearsal
 from prooftune.data.lines import read_lines
 from prooftune.economics.billable import billable_tokens, is_open
-from prooftune.economics.managed import Estimate, estimate_managed
+from prooftune.economics.managed import Estimate, beyond_limit, estimate_managed
 from prooftune.economics.policy import check_policy
 from prooftune.economics.prices import load_prices
 from prooftune.models.demo import DEMO_MODEL
@@ -63,7 +63,7 @@ def plan_managed(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Pat
         "seconds": None,
         "seconds_note": NOTE,
         "cost_usd": estimate.usd,
-        "cost_reason": "estimated from above; nothing was sent",
+        "cost_reason": "estimated; nothing was sent",
         "estimate": estimate.model_dump(mode="json"),
         "limits": limits,
     }
@@ -78,6 +78,7 @@ def limits_of(spec: RunSpec, estimate: Estimate) -> dict[str, Any]:
     return {
         "max_usd": budget.max_usd,
         "allowed": estimate.usd <= budget.max_usd,
+        "beyond": beyond_limit(spec, estimate),
         "approve_above_usd": budget.approve_above_usd,
         "needs_approval": budget.approve_above_usd is not None and estimate.usd > budget.approve_above_usd,
         "approve_within_hours": budget.approve_within_hours,

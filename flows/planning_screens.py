@@ -51,6 +51,7 @@ def _money(estimate: Answer) -> Table:
         each = f"{usd(1e6 * line['usd_per_unit'])} / 1M" if tokens else f"{usd(line['usd_per_unit'])} / {line['unit']}"
         table.add_row(plain(line["what"]), Text(quantity, "dim"), Text(each, "dim"), usd(line["usd"]))
     table.add_row(Text("in all", "bold"), "", "", Text(usd(estimate["usd"]), "bold"))
+    table.add_row(Text("with every answer as long as its request allows", "dim"), "", "", Text(usd(estimate["longest_usd"]), "dim"))
     return table
 
 
@@ -60,6 +61,8 @@ def _limits(limits: Answer) -> Iterator[Table]:
         yield marked("✓", "green", f"within budget.max_usd, {usd(limits['max_usd'])}")
     else:
         yield marked("✗", "red", f"above budget.max_usd, {usd(limits['max_usd'])}: a run would be refused before anything is uploaded")
+    if limits["beyond"]:
+        yield marked("!", "yellow", limits["beyond"])
     above, hours = limits["approve_above_usd"], limits["approve_within_hours"]
     if limits["needs_approval"]:
         yield marked("!", "yellow", f"above budget.approve_above_usd, {usd(above)}: a person has to say yes within {hours:g} hours")

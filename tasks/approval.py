@@ -88,7 +88,10 @@ def ask_person(spec: RunSpec, run_key: str, estimate: StageOutput) -> tuple[Stag
         question=Question(key=run_key, usd=usd, task=spec.name),
         hours=spec.budget.approve_within_hours,
         why=f"The estimate is ${usd:,.2f}, and budget.approve_above_usd is ${limit:,.2f}.",
-        evidence=tuple(f"{line['what']}: {dollars(line['usd'])}" for line in estimate.figures["lines"]),
+        evidence=(
+            *(f"{line['what']}: {dollars(line['usd'])}" for line in estimate.figures["lines"]),
+            f"in all {dollars(usd)}, and {dollars(estimate.figures['longest_usd'])} with every answer as long as its request allows",
+        ),
     )
     said = ask_for(spec.store, asked)
     return (estimate, record_answer(spec, said))

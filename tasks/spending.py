@@ -65,7 +65,8 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
 
     output = stage.perform(work)
     rows = [*output.figures["lines"], {"what": "total", "usd": output.figures["usd"]}]
-    show_table(rows, key="estimate", description=f"The run may cost ${output.figures['usd']:.2f}.")
+    longest = f"${output.figures['longest_usd']:.2f} with every answer as long as its request allows"
+    show_table(rows, key="estimate", description=f"The run may cost ${output.figures['usd']:.2f}; {longest}.")
     for warning in output.figures["warnings"]:
         get_run_logger().warning("%s", warning)
     return output
@@ -82,14 +83,17 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
         BudgetExceeded: it is above ``budget.max_usd``, which may have been lowered since it was estimated, or ``budget.monthly_usd`` has no
             room for it. A run whose job is ordered goes on, unless that one failed and is to be ordered again.
     """
-    from prooftune.economics.managed import Estimate, check_limit
+    from prooftune.economics.managed import Estimate, beyond_limit, check_limit
     from prooftune.providers.ledger import Ledger
     from prooftune.providers.tuning import Order
 
     budget, objects = spec.budget, open_store(spec.store)
     order = Order.model_validate_json(objects.fetch(estimate.artifacts[ORDER]).read_bytes())
     if not _is_ordered(Ledger(objects).newest(order)):
-        check_limit(spec, Estimate.model_validate(estimate.figures))
+        estimated = Estimate.model_validate(estimate.figures)
+        check_limit(spec, estimated)
+        if beyond := beyond_limit(spec, estimated):
+            get_run_logger().warning("%s", beyond)
     known, afresh = find(objects, budget.project, run_key), get_current_settings().tasks.refresh_cache
     usd = 0.0 if known is not None and known.bought and not afresh else float(estimate.figures["usd"])
     item = hold(objects, budget.project, run_key, usd, budget.monthly_usd)

@@ -14,12 +14,23 @@ from fixtures_tokenizer import write_tokenizer
 
 from prooftune.data.lines import read_lines
 from prooftune.economics.billable import billable_tokens, openai_tokens
-from prooftune.economics.managed import HOSTING_HOURS, Estimate, Line, check_limit, estimate_managed, price_of, training_meter
+from prooftune.economics.managed import (
+    HOSTING_HOURS,
+    Estimate,
+    Line,
+    beyond_limit,
+    check_limit,
+    estimate_managed,
+    price_of,
+    training_meter,
+)
 from prooftune.economics.prices import PriceList, load_prices
 from prooftune.economics.spending import BudgetExceeded
 from prooftune.errors import SpecError
+from prooftune.evaluation.answers.api_answerer import ROOM_TO_THINK
 from prooftune.evaluation.general.asking import LETTER_TOKENS, as_prompt
 from prooftune.evaluation.general.items import load_questions
+from prooftune.providers.bedrock_chat import BATCH_MIN
 from prooftune.providers.tuning import Files
 from prooftune.spec import Hyperparameters, RunSpec, parse_spec
 from prooftune.training.encoding import with_system
@@ -116,8 +127,8 @@ def test_the_estimate_is_the_stand_ins_bill_to_the_token(
     assert job.billed_tokens == estimate_managed(spec_of(), splits, load_prices(None, TODAY)).training_tokens
 
 
-def test_evaluation_counts_prompts_exactly_and_answers_from_above(splits: dict[SplitName, Path]) -> None:
-    """Zero-shot and the candidate read what they are asked; each answer is as long as the run lets it be."""
+def test_evaluation_counts_prompts_exactly_and_answers_as_long_as_the_task_has_them(splits: dict[SplitName, Path]) -> None:
+    """Zero-shot and the candidate read what they are asked; each answer has the tokens that the task says."""
     spec = spec_of(baseline={"ladder": ["zero_shot"]}, task={"system": "Shout.", "max_answer_tokens": 7})
     lines = lines_of(estimate_managed(spec, splits, load_prices(None, TODAY)))
     asked = sum(openai_tokens(with_system(row.prompt, "Shout.")) for row in read_lines(splits["holdout"], Example))
@@ -126,6 +137,21 @@ def test_evaluation_counts_prompts_exactly_and_answers_from_above(splits: dict[S
     assert lines["baselines, read"].usd == pytest.approx(asked * 0.40 / 1e6)
     assert lines["candidate, written"].usd == pytest.approx(7 * SIZES["holdout"] * 3.20 / 1e6)
     assert "baselines, looking for prompts, read" not in lines
+
+
+def test_answers_as_long_as_their_requests_allow_are_told_beside_the_estimate(splits: dict[SplitName, Path]) -> None:
+    """By hand: the tokens that a request is sent with, for each answer of two rungs and the candidate; beyond the limit they are warned of."""
+    spec = spec_of(baseline={"ladder": ["zero_shot", "rag"], "documents": "x.txt", "choose_on": 0})
+    estimate = estimate_managed(spec, splits, load_prices(None, TODAY))
+    lines = lines_of(estimate)
+    written = sum(line.usd for what, line in lines.items() if what.endswith("written"))
+    longest = ROOM_TO_THINK * SIZES["holdout"] * (2 * 1.60 + 3.20) / 1e6
+    assert estimate.longest_usd == pytest.approx(estimate.usd - written + longest)
+    limit = (estimate.usd + estimate.longest_usd) / 2
+    between = spec_of(budget={"max_usd": limit})
+    check_limit(between, estimate)
+    assert f"would cost ${estimate.longest_usd:,.2f}, above budget.max_usd" in beyond_limit(between, estimate)
+    assert beyond_limit(spec_of(budget={"max_usd": estimate.longest_usd}), estimate) == ""
 
 
 def test_more_rungs_cost_more_and_demonstrations_are_counted(splits: dict[SplitName, Path]) -> None:
@@ -149,12 +175,20 @@ def test_a_batch_halves_what_it_asks(splits: dict[SplitName, Path]) -> None:
     assert half["baselines, looking for prompts, read"] == whole["baselines, looking for prompts, read"]
 
 
-@pytest.mark.parametrize("provider", ["azure", "bedrock"])
-def test_what_is_deployed_is_estimated_at_the_full_price(provider: str, splits: dict[SplitName, Path], tmp_path: Path) -> None:
+def test_what_is_deployed_is_estimated_at_the_full_price(splits: dict[SplitName, Path], tmp_path: Path) -> None:
     """It is asked directly, also where the base model goes through a batch."""
-    lines = lines_of(estimate_managed(spec_of(provider, options={"batch": True}), splits, prices_with(tmp_path)))
+    lines = lines_of(estimate_managed(spec_of("azure", options={"batch": True}), splits, prices_with(tmp_path)))
     assert {"candidate, read", "baselines, read, by batch"} <= lines.keys()
     assert "candidate, read, by batch" not in lines
+
+
+@pytest.mark.parametrize(("count", "batched"), [(BATCH_MIN, True), (BATCH_MIN - 1, False)])
+def test_bedrock_batches_base_models_alone(count: int, batched: bool, splits: dict[SplitName, Path], tmp_path: Path) -> None:
+    """And from a hundred questions on; everything else is asked at the full price, and estimated at it."""
+    many = splits | {"holdout": write_examples(tmp_path / "many.jsonl", count, 3)}
+    spec = spec_of("bedrock", baseline={"ladder": ["zero_shot"]}, options={"batch": True})
+    lines = lines_of(estimate_managed(spec, many, load_prices(None, TODAY)))
+    assert ("baselines, read, by batch" in lines, "candidate, read" in lines) == (batched, True)
 
 
 def test_the_general_suite_is_asked_of_both_models(splits: dict[SplitName, Path]) -> None:

@@ -1,4 +1,8 @@
-"""How many tokens the evaluation of a managed run reads and writes at most: the ladder, the candidate, the general suite and the judge."""
+"""How many tokens the evaluation of a managed run reads and writes: the ladder, the candidate, the general suite and the judge.
+
+Each answer is taken to be half as long again as the longest training target. A request allows more, at least ``ROOM_TO_THINK``, since a
+model may think before it speaks: what that would come to is told beside it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from dataclasses import dataclass
 from prooftune.data.counting import Counter
 from prooftune.economics.billable import billable_counter
 from prooftune.economics.estimate import PASSAGE_TOKENS
+from prooftune.evaluation.answers.api_answerer import ROOM_TO_THINK
 from prooftune.spec import RunSpec
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, SplitName
@@ -29,7 +34,9 @@ class Asked:
     read: int
     """Tokens of the prompts."""
     written: int
-    """Tokens of the answers, at most."""
+    """Tokens of the answers."""
+    longest: tuple[int, int]
+    """Tokens read and written if each answer were as long as its request allows."""
     tuned: bool = False
     batched: bool = False
     """Through the provider's batch API."""
@@ -40,26 +47,26 @@ def asked_by(spec: RunSpec, examples: Mapping[SplitName, Sequence[Example]], off
 
     ``offer`` and ``counter`` are those of the base model. What is asked of this machine costs nothing here.
     """
-    holdout, batched = examples["holdout"], spec.provider.batch
+    holdout = examples["holdout"]
     sizes = _Sizes(spec, examples, counter)
     own = _prompts(holdout, spec.task.system, counter)
-    suite_read, suite_written = _suite(spec, counter)
+    suite = _suite(spec, counter)
     if spec.baseline.model is None:
-        read, written = _ladder(spec, sizes, len(holdout))
-        yield Asked("baselines", offer, read + suite_read, written + suite_written, batched=batched)
+        ladder = _ladder(spec, sizes, len(holdout))
+        fewest = min(len(holdout), suite.answers or len(holdout))
+        yield _asked("baselines", offer, sizes, ladder, suite, batched=_through_batch(spec, fewest))
         # What is asked next depends on what was answered: it never waits for a batch.
-        yield Asked("baselines, looking for prompts", offer, *_search(spec, sizes))
-    elif suite_read:
-        yield Asked("general suite, base model", offer, suite_read, suite_written, batched=batched)
-    # What is deployed is asked directly: its deployment would be paid for while a batch waits.
-    through_batch = batched and spec.backend.provider not in DEPLOYED
-    yield Asked("candidate", offer, own + suite_read, sizes.answer * len(holdout) + suite_written, tuned=True, batched=through_batch)
+        yield _asked("baselines, looking for prompts", offer, sizes, _search(spec, sizes))
+    elif suite.answers:
+        yield _asked("general suite, base model", offer, sizes, _Questions(), suite, batched=_through_batch(spec, suite.answers))
+    candidate = _Questions(own, len(holdout))
+    yield _asked("candidate", offer, sizes, candidate, suite, tuned=True, batched=_through_batch(spec, len(holdout), tuned=True))
     yield from _larger(spec, examples)
     yield from _judge(spec, examples)
 
 
 class _Sizes:
-    """Lengths in tokens, each an upper one."""
+    """Lengths in tokens: of an answer as it is taken to be, and as its request allows; all others are upper ones."""
 
     def __init__(self, spec: RunSpec, examples: Mapping[SplitName, Sequence[Example]], counter: Counter) -> None:
         system = spec.task.system if spec.baseline.system is None else spec.baseline.system
@@ -70,22 +77,65 @@ class _Sizes:
         self.demonstration = max((counter.conversation_tokens(example.messages) for example in train), default=0)
         longest = max(counter.text_tokens([example.target for example in train]), default=0)
         self.answer = spec.task.max_answer_tokens or math.ceil(1.5 * longest)
+        self.limit = max(self.answer, ROOM_TO_THINK)
+
+
+@dataclass(frozen=True, slots=True)
+class _Questions:
+    """What a model is asked, and how many answers it gives."""
+
+    read: int = 0
+    """Tokens of the prompts."""
+    answers: int = 0
+
+
+def _asked(
+    what: str,
+    offer: str,
+    sizes: _Sizes,
+    task: _Questions,
+    suite: _Questions | None = None,
+    *,
+    tuned: bool = False,
+    batched: bool = False,
+) -> Asked:
+    """Return what a model is asked of the task and of the general suite."""
+    from prooftune.evaluation.general.asking import LETTER_TOKENS
+
+    suite = suite or _Questions()
+    read, answers = task.read + suite.read, task.answers + suite.answers
+    written = task.answers * sizes.answer + suite.answers * LETTER_TOKENS
+    return Asked(what, offer, read, written, (read, answers * sizes.limit), tuned=tuned, batched=batched)
+
+
+def _through_batch(spec: RunSpec, questions: int, *, tuned: bool = False) -> bool:
+    """Return whether so many questions go through the provider's batch API.
+
+    What is deployed is asked directly: its deployment would be paid for while a batch waits. Bedrock batches ``BATCH_MIN`` or more.
+    """
+    if not spec.provider.batch or (tuned and spec.backend.provider in DEPLOYED):
+        return False
+    if spec.backend.provider != "bedrock":
+        return True
+    from prooftune.providers.bedrock_chat import BATCH_MIN
+
+    return questions >= BATCH_MIN
 
 
 def _prompts(examples: Sequence[Example], system: str, counter: Counter) -> int:
     return sum(counter.prompt_tokens(with_system(example.prompt, system)) for example in examples)
 
 
-def _ladder(spec: RunSpec, sizes: _Sizes, questions: int) -> tuple[int, int]:
-    """Return what the rungs on the own base model read and write on the holdout."""
+def _ladder(spec: RunSpec, sizes: _Sizes, questions: int) -> _Questions:
+    """Return what the rungs on the own base model are asked on the holdout."""
     shots = spec.baseline.shots * sizes.demonstration
     beside = {"zero_shot": 0, "few_shot": shots, "retrieved": shots, "optimised": shots, "rag": spec.baseline.passages * PASSAGE_TOKENS}
     own = [rung for rung in spec.baseline.ladder if rung in beside]
-    return sum(sizes.questions + beside[rung] * questions for rung in own), len(own) * sizes.answer * questions
+    return _Questions(sum(sizes.questions + beside[rung] * questions for rung in own), len(own) * questions)
 
 
-def _search(spec: RunSpec, sizes: _Sizes) -> tuple[int, int]:
-    """Return what choosing demonstrations and searching for a prompt read and write."""
+def _search(spec: RunSpec, sizes: _Sizes) -> _Questions:
+    """Return what choosing demonstrations and searching for a prompt ask."""
     baseline = spec.baseline
     most = baseline.shots
     tried = [*(2**power for power in range(most.bit_length()) if 2**power < most), most] if most > 1 and sizes.chosen_on else []
@@ -93,22 +143,22 @@ def _search(spec: RunSpec, sizes: _Sizes) -> tuple[int, int]:
     rungs = {"few_shot" if rung == "larger_model" else rung for rung in baseline.ladder}
     choices = len(rungs.intersection(CHOOSES))
     read = choices * sum(sizes.chosen_questions + shots * sizes.demonstration * sizes.chosen_on for shots in tried)
-    written = choices * len(tried) * sizes.chosen_on * sizes.answer
+    answers = choices * len(tried) * sizes.chosen_on
     if "optimised" in rungs:
         read += baseline.optimise.calls * sizes.demonstration * (most + 1)
-        written += baseline.optimise.calls * sizes.answer
-    return read, written
+        answers += baseline.optimise.calls
+    return _Questions(read, answers)
 
 
-def _suite(spec: RunSpec, counter: Counter) -> tuple[int, int]:
-    """Return what the general suite has a model read and write."""
+def _suite(spec: RunSpec, counter: Counter) -> _Questions:
+    """Return what the general suite asks a model."""
     if spec.general.suite != "shipped":
-        return 0, 0
-    from prooftune.evaluation.general.asking import LETTER_TOKENS, as_prompt
+        return _Questions()
+    from prooftune.evaluation.general.asking import as_prompt
     from prooftune.evaluation.general.items import load_questions
 
     questions = load_questions()
-    return sum(counter.prompt_tokens(as_prompt(question)) for question in questions), LETTER_TOKENS * len(questions)
+    return _Questions(sum(counter.prompt_tokens(as_prompt(question)) for question in questions), len(questions))
 
 
 def _larger(spec: RunSpec, examples: Mapping[SplitName, Sequence[Example]]) -> Iterator[Asked]:
@@ -118,7 +168,7 @@ def _larger(spec: RunSpec, examples: Mapping[SplitName, Sequence[Example]]) -> I
     sizes = _Sizes(spec, examples, billable_counter(larger.provider, larger.model, None))
     questions = len(examples["holdout"])
     read = sizes.questions + spec.baseline.shots * sizes.demonstration * questions
-    yield Asked("larger model", f"{larger.provider}/{larger.model}", read, sizes.answer * questions)
+    yield _asked("larger model", f"{larger.provider}/{larger.model}", sizes, _Questions(read, questions))
 
 
 def _judge(spec: RunSpec, examples: Mapping[SplitName, Sequence[Example]]) -> Iterator[Asked]:
@@ -126,11 +176,11 @@ def _judge(spec: RunSpec, examples: Mapping[SplitName, Sequence[Example]]) -> It
     judge = spec.judge
     if judge.model is None:
         return
-    from prooftune.evaluation.judge import through_batch
+    from prooftune.evaluation.judge import MAX_TOKENS, through_batch
     from prooftune.evaluation.judge.prompt import judge_prompt
 
     counter = billable_counter(judge.provider, judge.model, None)
-    answer = _Sizes(spec, examples, counter).answer
+    sizes = _Sizes(spec, examples, counter)
     pairs = sorted(examples["holdout"], key=lambda example: example.id)[: judge.max_pairs]
     read = 0
     for example in pairs:
@@ -138,13 +188,15 @@ def _judge(spec: RunSpec, examples: Mapping[SplitName, Sequence[Example]]) -> It
         prompt = judge_prompt(
             rubric=judge.rubric, task=spec.task.system, question=question, reference=example.target, answer_a="", answer_b=""
         )
-        read += 2 * (counter.prompt_tokens(prompt) + 2 * answer)
+        read += 2 * counter.prompt_tokens(prompt)
+    verdicts = 2 * len(pairs)
     yield Asked(
         "judge",
         f"{judge.provider}/{judge.model}",
-        read,
-        2 * len(pairs) * VERDICT_TOKENS,
-        batched=through_batch(judge, 2 * len(pairs)),
+        read + 2 * verdicts * sizes.answer,
+        verdicts * VERDICT_TOKENS,
+        (read + 2 * verdicts * sizes.limit, verdicts * MAX_TOKENS),
+        batched=through_batch(judge, verdicts),
     )
 
 

@@ -1,7 +1,9 @@
 """What a managed run may cost, before anything is paid for: training, evaluation and hosting, line by line.
 
-Training counts every token that the provider bills, by ``billable``. Evaluation is an estimate from above: each answer is taken to be as
-long as the run lets it be, each prompt to show the longest demonstrations. What a run may ask besides is not in it: a champion's answers.
+Training counts every token that the provider bills, by ``billable``. Of the evaluation each prompt is taken to show the longest
+demonstrations, and each answer to be half as long again as the longest training target: no bound, since a request allows more. What it
+would come to with every answer as long as that is told beside it (decision 0018). What a run may ask besides is in neither: a champion's
+answers.
 """
 
 from __future__ import annotations
@@ -58,6 +60,9 @@ class Estimate(Frozen):
     """How they were counted."""
     lines: tuple[Line, ...]
     usd: float
+    """What the budget's limits are compared with."""
+    longest_usd: float | None = None
+    """The same with each answer as long as its request allows; None = an estimate of before this was told."""
     warnings: tuple[str, ...] = ()
 
 
@@ -86,6 +91,7 @@ def estimate_managed(spec: RunSpec, splits: Mapping[SplitName, Path], prices: Pr
         how=how_of(counter),
         lines=tuple(bill.lines),
         usd=round(sum(line.usd for line in bill.lines), 6),
+        longest_usd=round(sum(line.usd for line in bill.lines) + bill.longer_usd, 6),
         warnings=tuple(_warnings(spec, bill, counter)),
     )
 
@@ -101,6 +107,17 @@ def check_limit(spec: RunSpec, estimate: Estimate) -> None:
             f"the run may cost ${estimate.usd:,.2f}, and budget.max_usd is ${spec.budget.max_usd:,.2f}; nothing was uploaded. Raise the "
             f"limit, or train on less: {estimate.training_tokens:,} tokens are trained in {spec.provider.hyperparameters.epochs} epochs"
         )
+
+
+def beyond_limit(spec: RunSpec, estimate: Estimate) -> str:
+    """Return how far a run may go beyond ``budget.max_usd`` if it is answered at length; empty = it may not, or is refused anyhow."""
+    limit, longest = spec.budget.max_usd, estimate.longest_usd or 0.0
+    if not estimate.usd <= limit < longest:
+        return ""
+    return (
+        f"with every answer as long as its request allows the run would cost ${longest:,.2f}, above budget.max_usd, ${limit:,.2f}: a model "
+        "that talks or thinks at length may exceed it"
+    )
 
 
 def training_tokens(spec: RunSpec, examples: Mapping[SplitName, tuple[Example, ...]], counter: Counter) -> int:
@@ -148,9 +165,10 @@ def _add_asked(bill: _Lines, asked: Asked) -> None:
     if asked.tuned and _by_the_hour(bill.prices, asked.offer):
         return  # its machine is paid for by the hour, and the tokens with it
     share, through = (BATCH_SHARE, ", by batch") if asked.batched else (1.0, "")
-    for meter, tokens, done in zip(meters, (asked.read, asked.written), ("read", "written"), strict=True):
+    for meter, tokens, longest, done in zip(meters, (asked.read, asked.written), asked.longest, ("read", "written"), strict=True):
         if tokens:
             bill.add(f"{asked.what}, {done}{through}", tokens, asked.offer, meter, share)
+            bill.longer_usd += (longest - tokens) * bill.lines[-1].usd_per_unit
 
 
 def _add_hosting(bill: _Lines, spec: RunSpec, offer: str) -> None:
@@ -179,6 +197,8 @@ class _Lines:
         self.prices = prices
         self.lines: list[Line] = []
         self.used: list[Price] = []
+        self.longer_usd = 0.0
+        """What answers as long as their requests allow would cost besides."""
 
     def add(self, what: str, quantity: float, offer: str, meter: Meter, share: float = 1.0) -> None:
         """Add a line. Raises SpecError where the price list has no price for it."""
