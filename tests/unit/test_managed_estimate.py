@@ -140,7 +140,7 @@ def test_evaluation_counts_prompts_exactly_and_answers_as_long_as_the_task_has_t
 
 
 def test_answers_as_long_as_their_requests_allow_are_told_beside_the_estimate(splits: dict[SplitName, Path]) -> None:
-    """By hand: the tokens that a request is sent with, for each answer of two rungs and the candidate; beyond the limit they are warned of."""
+    """By hand: the tokens that a request is sent with, for each answer of two rungs and the candidate; a limit below warns of them."""
     spec = spec_of(baseline={"ladder": ["zero_shot", "rag"], "documents": "x.txt", "choose_on": 0})
     estimate = estimate_managed(spec, splits, load_prices(None, TODAY))
     lines = lines_of(estimate)
