@@ -114,6 +114,23 @@ def test_a_file_is_used_when_it_is_processed(here: StandIn) -> None:
     assert here.tuner.create(order, here.uploaded(rows, order)).status == "waiting"
 
 
+def test_a_job_that_waits_is_shown_with_nulls(here: StandIn) -> None:
+    """Azure has null for all that is not known yet; such a job is created, found, looked at and cancelled all the same."""
+    here.api.works._pace_s = 30.0
+    rows = here.rows()
+    order = here.order(rows)
+    files = here.uploaded(rows, order)
+    job = here.tuner.create(order, files)
+    [started] = here.api.works.jobs.values()
+    shown = here.api.tuning.shown(started, new=True)
+    unknown = {"result_files", "metadata", "method", "integrations", "error", "fine_tuned_model", "trained_tokens", "estimated_finish"}
+    assert {name for name, value in shown.items() if value is None} >= unknown
+    assert (job.told, job.status) == ("pending", "waiting")
+    assert [found.id for found in here.tuner.find(order, files)] == [job.id]
+    assert (here.tuner.job(job.id).ended, here.tuner.download(job.id, here.folder / "result")) == (False, [])
+    assert here.tuner.cancel(job.id).status == "cancelled"
+
+
 def test_suffixes_fit(here: StandIn) -> None:
     """A suffix holds no dot and is short enough, whatever the task is called, and ends with digits of the run key."""
     order: Order = here.order(here.rows(), name="v1.5-" + "long-" * 20)

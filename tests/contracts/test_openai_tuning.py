@@ -260,6 +260,24 @@ def test_other_orders_are_other_jobs(here: StandIn) -> None:
         assert [job.id for job in here.tuner.find(order, files)] == [identity]
 
 
+def test_a_job_that_cannot_be_read_hides_no_other_and_passes_for_none(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job of a list in an unknown form keeps no other order from its lookup; of its own order nobody can tell whether it has one."""
+    rows = here.rows()
+    fine, odd, new = (here.order(rows, seed=seed) for seed in (1, 2, 3))
+    files = {order.key: here.uploaded(rows, order) for order in (fine, odd, new)}
+    created = {order.key: here.tuner.create(order, files[order.key]).id for order in (odd, fine)}
+    real = here.api.tuning.shown
+    changed: dict[str, Any] = {"status": ["of the next version"]}
+    monkeypatch.setattr(here.api.tuning, "shown", lambda job: real(job) | (changed if job.id == created[odd.key] else {}))
+    assert [job.id for job in here.tuner.find(fine, files[fine.key])] == [created[fine.key]]
+    assert here.tuner.find(new, files[new.key]) == []
+    for unknown in ({}, {"metadata": None}, {"metadata": None, "training_file": 7}):
+        changed.update(unknown)
+        with pytest.raises(TransientError, match=f"{created[odd.key]} in a form that cannot be read"):
+            here.tuner.find(odd, files[odd.key])
+    assert here.tuner.find(new, files[new.key]) == []
+
+
 def test_a_list_that_lags_shows_nothing(here: StandIn) -> None:
     """A list without its newest job proves nothing, and the next look finds it."""
     rows = here.rows()

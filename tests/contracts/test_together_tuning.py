@@ -31,10 +31,12 @@ from prooftune.providers import batches
 from prooftune.providers.together_answers import STATUSES
 from prooftune.providers.together_connection import read_failure
 from prooftune.providers.tuning import MARK, Order, open_tuner
+from prooftune.sandbox import together_jobs
 from prooftune.sandbox.faults import Fault, Kind
 from prooftune.sandbox.models import CannedBrain
 from prooftune.sandbox.together_endpoints import PROVISIONING
 from prooftune.sandbox.together_jobs import archive_of
+from prooftune.sandbox.together_shown import listed
 from prooftune.sandbox.work import tokens_of as tokens_by
 from prooftune.spec import Hyperparameters, Provider
 from prooftune.types import Message
@@ -289,6 +291,24 @@ def test_a_list_that_lags_shows_nothing(here: StandIn) -> None:
     assert here.tuner.find(order, files) == []
     assert ordered.fired == 1
     assert [found.id for found in here.tuner.find(order, files)] == [job.id]
+
+
+def test_a_job_that_cannot_be_read_hides_no_other_and_passes_for_none(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job of the list in an unknown form keeps no other order from its lookup; of its own order nobody can tell whether it has one."""
+    rows = here.rows()
+    fine, odd, new = (here.order(rows, seed=seed) for seed in (1, 2, 3))
+    files = here.uploaded(rows, fine)
+    made, hidden = here.tuner.create(fine, files).id, here.tuner.create(odd, files).id
+    changed: dict[str, Any] = {"total_price": {"of": "the next version"}}
+    monkeypatch.setattr(together_jobs, "listed", lambda job: listed(job) | (changed if job.id == hidden else {}))
+    assert [job.id for job in here.tuner.find(fine, files)] == [made]
+    assert here.tuner.find(new, files) == []
+    for unknown in ({}, {"suffix": None}, {"random_seed": "2"}):
+        changed.update(unknown)
+        with pytest.raises(TransientError, match=f"{hidden} in a form that cannot be read"):
+            here.tuner.find(odd, files)
+    with pytest.raises(TransientError, match="cannot be read"):  # nothing of it says any more that it is another's
+        here.tuner.find(new, files)
 
 
 READ = ("upload_file", "put_file", "check_file", "get_file", "list_jobs", "get_job", "list_events", "list_checkpoints", "result_file")

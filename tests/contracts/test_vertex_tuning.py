@@ -148,6 +148,22 @@ def test_find_goes_through_all_pages_and_knows_a_job_without_labels(stand_in: St
     assert stale.fired == 1
 
 
+def test_a_job_that_cannot_be_read_hides_no_other_and_passes_for_none(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job of a list in an unknown form keeps no other order from its lookup; of its own order nobody can tell whether it has one."""
+    fine, files = ordered(stand_in)
+    odd, new = (fine.model_copy(update={"attempt": attempt}) for attempt in (2, 3))
+    made, hidden = stand_in.tuner.create(fine, files).id, stand_in.tuner.create(odd, files).id
+    real = stand_in.api.jobs.shown
+    changed: dict[str, Any] = {"tunedModel": {"checkpoints": [{"step": "4"}]}}
+    monkeypatch.setattr(stand_in.api.jobs, "shown", lambda job: real(job) | (changed if job.id == hidden else {}))
+    assert [job.id for job in stand_in.tuner.find(fine, files)] == [made]
+    assert stand_in.tuner.find(new, files) == []
+    for unknown in ({}, {"labels": {}}, {"tunedModelDisplayName": None}):
+        changed.update(unknown)
+        with pytest.raises(TransientError, match=f"{hidden} in a form that cannot be read"):
+            stand_in.tuner.find(odd, files)
+
+
 def test_requests_that_may_be_repeated_are(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll, a list, an upload and a question survive a reset, a 500 and a 429; the upload leaves one object."""
     monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.01)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -17,19 +17,20 @@ from prooftune.errors import DataError, Problem, SpecError, TransientError
 from prooftune.providers import openai_rows
 from prooftune.providers.calls import NotFoundError
 from prooftune.providers.chat import ChatModel, read_key
+from prooftune.providers.listing import Unreadable, surely
 from prooftune.providers.openai import ADDRESS, OpenAIChat, open_client
 from prooftune.providers.openai_answers import (
     RUN_KEY,
     CheckpointAnswer,
     EventAnswer,
     FileAnswer,
-    Item,
     JobAnswer,
     ModelAnswer,
     Page,
+    listed,
     numbers,
-    page_of,
     plain,
+    readable,
 )
 from prooftune.providers.openai_rows import Rules
 from prooftune.providers.tuning import Capability, Checkpoint, Deployment, Event, Files, Job, Order, Status, suffix_of
@@ -130,9 +131,9 @@ class OpenAITuner:
 
         def look_then_send() -> FileAnswer:
             """Both in one attempt: where the answer to an upload was lost, the next attempt finds the file."""
-            for page in self._pages(partial(self._files.list, purpose="fine-tune"), Page[FileAnswer], once):
-                if page.filename == name and page.bytes == size and page.status != "error":
-                    return page
+            for found in readable(partial(self._files.list, purpose="fine-tune"), Page[FileAnswer], once):
+                if found.filename == name and found.bytes == size and found.status != "error":
+                    return found
             with path.open("rb") as file:
                 return FileAnswer.model_validate_json(self._files.create(file=(name, file), purpose="fine-tune").text)
 
@@ -179,10 +180,14 @@ class OpenAITuner:
         """Return every job that carries the order's run key, or, where jobs show no metadata, its training file, suffix and seed.
 
         The file is uploaded under the run key, so its id is the order's alone.
+
+        Raises:
+            TransientError: none is found, and one that cannot be read may be the order's.
         """
-        listing = partial(self._jobs.list, **self._filter(order))
-        found = {job.id: job for job in self._pages(listing, Page[JobAnswer], self.call) if self._is_of(job, order, files)}
-        return [self._told(job) for job in found.values()]
+        jobs = list(listed(partial(self._jobs.list, **self._filter(order)), Page[JobAnswer], self.call))
+        found = {job.id: job for job in jobs if not isinstance(job, Unreadable) and self._is_of(job, order, files)}
+        hidden = [job for job in jobs if isinstance(job, Unreadable) and _may_be_of(job, order, files)]
+        return surely([self._told(job) for job in found.values()], hidden, order)
 
     def _is_of(self, job: JobAnswer, order: Order, files: Files) -> bool:
         if job.key:
@@ -200,7 +205,7 @@ class OpenAITuner:
     def events(self, job: str, after: str | None) -> list[Event]:
         """Return what the job reported after an event, oldest first. The provider lists the newest first."""
         found: dict[str, Event] = {}
-        for event in self._pages(partial(self._jobs.list_events, job), Page[EventAnswer], self.call):
+        for event in readable(partial(self._jobs.list_events, job), Page[EventAnswer], self.call):
             if event.id == after:
                 break
             found[event.id] = event.told()
@@ -211,7 +216,7 @@ class OpenAITuner:
         listing = partial(self.client.fine_tuning.jobs.checkpoints.with_raw_response.list, job)
         found = [
             Checkpoint(id=self._checkpoint(saved), step=saved.step_number, metrics=numbers(saved.metrics))
-            for saved in self._pages(listing, Page[CheckpointAnswer], self.call)
+            for saved in readable(listing, Page[CheckpointAnswer], self.call)
         ]
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
@@ -252,16 +257,6 @@ class OpenAITuner:
         """Return the client that prompts a base model or a tuned one."""
         return OpenAIChat(model, self._key, self.address, self.provider)
 
-    def _pages(self, listing: Callable[..., Any], kind: type[Page[Item]], call: Callable[[Callable[[], Any]], Any]) -> Iterator[Item]:
-        """Yield the objects of a list, through all its pages."""
-        after: dict[str, str] = {}
-        while True:
-            page: Page[Item] = call(partial(page_of, listing, kind, after))
-            yield from page.data
-            if not page.has_more or not page.data:
-                return
-            after = {"after": page.data[-1].id}
-
     def _told(self, job: JobAnswer) -> Job:
         return job.told(self.statuses)
 
@@ -275,7 +270,13 @@ class OpenAITuner:
         return {"metadata": {RUN_KEY: order.key}}
 
     def _checkpoint(self, saved: CheckpointAnswer) -> str:
-        return saved.fine_tuned_model_checkpoint
+        return saved.fine_tuned_model_checkpoint or saved.id
+
+
+def _may_be_of(job: Unreadable, order: Order, files: Files) -> bool:
+    shown = job.field("metadata")
+    key = shown.get(RUN_KEY) if isinstance(shown, dict) else None
+    return key == order.key if key else job.may_be(training_file=files.train, seed=order.seed)
 
 
 def family_of(model: str) -> str:

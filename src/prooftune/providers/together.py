@@ -13,6 +13,7 @@ from prooftune.errors import EnvironmentLacks, ModelUnavailable, Problem, SpecEr
 from prooftune.providers import together_rows as rows
 from prooftune.providers.calls import TIMEOUT_S, Caller
 from prooftune.providers.chat import KEYS, ChatModel, read_key
+from prooftune.providers.listing import Unreadable, surely
 from prooftune.providers.together_answers import (
     CheckpointList,
     FileAnswer,
@@ -138,9 +139,17 @@ class TogetherTuner:
         return self.api.call.create(request)
 
     def find(self, order: Order, files: Files) -> list[Job]:
-        """Return every job with the order's suffix, training file and seed."""
-        wanted = (suffix_of(order, rows.SUFFIX_MAX), files.train, order.seed)
-        return [job.job() for job in self._all() if (job.suffix, job.training_file, job.random_seed) == wanted]
+        """Return every job with the order's suffix, training file and seed.
+
+        Raises:
+            TransientError: there is none, and one that cannot be read may be the order's.
+        """
+        suffix = suffix_of(order, rows.SUFFIX_MAX)
+        wanted, jobs = (suffix, files.train, order.seed), self._all()
+        found = [job.job() for job in _readable(jobs) if (job.suffix, job.training_file, job.random_seed) == wanted]
+        unreadable = [job for job in jobs if isinstance(job, Unreadable)]
+        hidden = [job for job in unreadable if job.may_be(suffix=suffix, training_file=files.train, random_seed=order.seed)]
+        return surely(found, hidden, order)
 
     def job(self, job: str) -> Job:
         """Return the job as it is now; why it failed stands among its events."""
@@ -187,7 +196,7 @@ class TogetherTuner:
             EnvironmentLacks: the deployment failed to start.
             TransientError: it did not start within half an hour.
         """
-        made = next((job for job in self._all() if job.model_output_name == model), None)
+        made = next((job for job in _readable(self._all()) if job.model_output_name == model), None)
         if made is None:
             return None
         found = self.api.read(JobAnswer, lambda: self._jobs.retrieve(made.id))
@@ -213,7 +222,7 @@ class TogetherTuner:
     def _jobs(self) -> Any:
         return self.api.client.fine_tuning.with_raw_response
 
-    def _all(self) -> list[JobAnswer]:
+    def _all(self) -> list[JobAnswer | Unreadable]:
         return self.api.read(JobList, lambda: self._jobs.list()).data
 
     def _events(self, job: str) -> EventList:
@@ -221,6 +230,10 @@ class TogetherTuner:
 
     def _metrics(self, job: str) -> MetricList:
         return self.api.read(MetricList, lambda: self._jobs.list_metrics(job))
+
+
+def _readable(jobs: list[JobAnswer | Unreadable]) -> list[JobAnswer]:
+    return [job for job in jobs if not isinstance(job, Unreadable)]
 
 
 def _sender(client: Any) -> Any:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from prooftune.providers.listing import Unreadable
 from prooftune.providers.tuning import Job, Status, status_of
 
 STATUSES: Mapping[str, Status] = {
@@ -66,7 +68,7 @@ class JobAnswer(BaseModel):
 class JobList(BaseModel):
     """All jobs: the list has no pages."""
 
-    data: list[JobAnswer]
+    data: list[Annotated[JobAnswer | Unreadable, Field(union_mode="left_to_right")]]
 
 
 class CheckpointAnswer(BaseModel):

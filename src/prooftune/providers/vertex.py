@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,9 @@ from prooftune.errors import Problem, SpecError
 from prooftune.providers import vertex_rows
 from prooftune.providers.calls import NotFoundError
 from prooftune.providers.chat import ChatModel
+from prooftune.providers.listing import Unreadable, surely
 from prooftune.providers.tuning import Capability, Checkpoint, Deployment, Event, Files, Job, Order
-from prooftune.providers.vertex_answers import RUN_KEY, STATUSES, JobAnswer, read_job
+from prooftune.providers.vertex_answers import RUN_KEY, STATUSES, JobAnswer, read_job, read_listed
 from prooftune.providers.vertex_chat import VertexChat
 from prooftune.providers.vertex_connection import connect, pages
 from prooftune.providers.vertex_files import Bucket
@@ -105,19 +106,26 @@ class VertexTuner:
         return self.call.create(lambda: _quietly(request)).told()
 
     def find(self, order: Order, files: Files) -> list[Job]:
-        """Return every job that carries the order's run key, or, where a job shows no labels, its name and training file."""
-        return [job.told() for job in self._jobs() if self._is_of(job, order, files)]
+        """Return every job that carries the order's run key, or, where a job shows no labels, its name and training file.
+
+        Raises:
+            TransientError: there is none, and one that cannot be read may be the order's.
+        """
+        jobs = self._jobs()
+        found = [job.told() for job in jobs if not isinstance(job, Unreadable) and self._is_of(job, order, files)]
+        hidden = [job for job in jobs if isinstance(job, Unreadable) and _may_be_of(job, order)]
+        return surely(found, hidden, order)
 
     def _is_of(self, job: JobAnswer, order: Order, files: Files) -> bool:
         if key := job.labels.get(RUN_KEY):
             return key == order.key
         return (job.tuned_model_display_name, job.spec.training_dataset_uri) == (_display_name(order), files.train)
 
-    def _jobs(self) -> Iterator[JobAnswer]:
+    def _jobs(self) -> list[JobAnswer | Unreadable]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the SDK warns of states it does not know
             found = list(pages(self.call, lambda: self._tunings.list(config=self._types.ListTuningJobsConfig(page_size=PAGE))))
-        return (read_job(job) for job in found if job.name)
+        return [read_listed(job) for job in found if job.name]
 
     def job(self, job: str) -> Job:
         """Return the job as it is now."""
@@ -181,7 +189,7 @@ class VertexTuner:
         Raises:
             NotFoundError: no tuning job of the project made it.
         """
-        for job in self._jobs():
+        for job in (job for job in self._jobs() if not isinstance(job, Unreadable)):
             if endpoint in (job.tuned_model.endpoint, *(saved.endpoint for saved in job.tuned_model.checkpoints)) and job.tuned_model.model:
                 return job.tuned_model.model
         raise NotFoundError(
@@ -192,6 +200,12 @@ class VertexTuner:
 def _display_name(order: Order) -> str:
     """Return the tuned model's name: the run key first, so that it is found by eye as well."""
     return f"{order.key}-{order.name}"[:NAME_MAX]
+
+
+def _may_be_of(job: Unreadable, order: Order) -> bool:
+    labels = job.field("labels")
+    key = labels.get(RUN_KEY) if isinstance(labels, dict) else None
+    return key == order.key if key else job.may_be(tuned_model_display_name=_display_name(order))
 
 
 def _quietly(request: Callable[[], Any]) -> JobAnswer:

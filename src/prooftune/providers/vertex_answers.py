@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from prooftune.providers.listing import Unreadable
 from prooftune.providers.tuning import Checkpoint, Event, Job, Status, status_of
 
 STATUSES: Mapping[str, Status] = {
@@ -132,6 +133,14 @@ class JobAnswer(BaseModel):
 def read_job(job: Any) -> JobAnswer:
     """Return what we read of a ``types.TuningJob``. Raises pydantic.ValidationError for one that is none."""
     return JobAnswer.model_validate(job.model_dump(mode="json", exclude_none=True, exclude={"sdk_http_response"}))
+
+
+def read_listed(job: Any) -> JobAnswer | Unreadable:
+    """Return what we read of a ``types.TuningJob`` of a list, in which one that cannot be read is not the end of the others."""
+    try:
+        return read_job(job)
+    except ValidationError:
+        return Unreadable(id=job.name, labels=job.labels, tuned_model_display_name=job.tuned_model_display_name)
 
 
 class _Counts(BaseModel):

@@ -68,6 +68,14 @@ class _FineTuning(FineTuning):
             if body.get(name) and self.files.shown(self.files.get(body[name]))["status"] != "processed":
                 raise Refused(400, f"The file {body[name]} is not processed yet.", "invalidPayload", name)
 
+    def shown(self, job: Tuning, *, new: bool = False) -> dict[str, Any]:
+        """Return a job as the API shows it: every field is there, and null where there is nothing to say."""
+        shown = super().shown(job, new=new)
+        chosen = {name: -1 if value == "auto" else value for name, value in shown["hyperparameters"].items()}
+        unknown: dict[str, Any] = dict.fromkeys(("organization_id", "metadata", "method", "integrations"))
+        status = "pending" if new else shown["status"]
+        return shown | unknown | {"hyperparameters": chosen, "status": status, "result_files": shown["result_files"] or None}
+
     def tuned_name(self, model: str, suffix: str) -> str:
         """Return the name of the model that a job makes."""
         return f"{model}.ft-{uuid.uuid4().hex}{f'-{suffix}' if suffix else ''}"
