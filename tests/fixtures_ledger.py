@@ -109,6 +109,9 @@ class MemoryTuner:
         self.uploads += 1
         return f"file-{role}"
 
+    def estimate(self, order: Order, files: Files) -> float | None:
+        return None
+
     def create(self, order: Order, files: Files) -> Job:
         self.requests += 1
         when, error = self.creates.pop(0) if self.creates else (None, None)

@@ -28,6 +28,8 @@ from prooftune.errors import (
     TransientError,
 )
 from prooftune.providers import batches
+from prooftune.providers.ledger import Entry, Ledger
+from prooftune.providers.submission import Rows, submit
 from prooftune.providers.together_answers import STATUSES
 from prooftune.providers.together_connection import read_failure
 from prooftune.providers.tuning import MARK, Order, open_tuner
@@ -39,6 +41,7 @@ from prooftune.sandbox.together_jobs import archive_of
 from prooftune.sandbox.together_shown import listed
 from prooftune.sandbox.work import tokens_of as tokens_by
 from prooftune.spec import Hyperparameters, Provider
+from prooftune.storage.local import LocalStore
 from prooftune.types import Message
 
 sdk = pytest.importorskip("together")
@@ -209,7 +212,7 @@ def test_a_lost_answer_is_an_unknown_outcome(kind: Kind, here: StandIn) -> None:
     before = len(here.api.seen)
     with pytest.raises(OutcomeUnknown, match="together at http"):
         here.tuner.create(order, files)
-    assert [name for name, _, _ in here.api.seen[before:]] == ["estimate", "create_job"]
+    assert [name for name, _, _ in here.api.seen[before:]] == ["create_job"]
     assert ordered.fired == 1
     assert here.jobs == 1
     [job] = here.tuner.find(order, files)
@@ -254,16 +257,31 @@ def test_a_server_that_cannot_be_reached_created_nothing(here: StandIn) -> None:
 
 
 def test_creating_is_one_request(here: StandIn) -> None:
-    """The price is asked for first, and where the account may spend it, one request creates the job."""
+    """One request creates the job; the SDK's own method makes three."""
     rows = here.rows()
     order = here.order(rows)
     files = here.uploaded(rows, order)
     before = len(here.api.seen)
     here.tuner.create(order, files)
-    assert [name for name, _, _ in here.api.seen[before:]] == ["estimate", "create_job"]
+    assert [name for name, _, _ in here.api.seen[before:]] == ["create_job"]
     before = len(here.api.seen)
     here.tuner.api.client.fine_tuning.create(training_file=files.train, model=here.model)
     assert [name for name, _, _ in here.api.seen[before:]] == ["probe", "estimate", "create_job"]
+
+
+def test_the_price_is_asked_before_the_order_is_claimed(here: StandIn, tmp_path: Path) -> None:
+    """However long Together takes to say the price, and whatever it says: the order is free meanwhile, and then submitted once."""
+    rows, ledger = here.rows(), Ledger(LocalStore(tmp_path / "store"))
+    order = here.order(rows)
+    silent = fault(here, "rate_limit", "estimate", times=5, value="0")
+    credit, here.api.jobs.credit_usd = here.api.jobs.credit_usd, 0.0
+    for raised in (TransientError, EnvironmentLacks):
+        with pytest.raises(raised):
+            submit(here.tuner, ledger, Entry(order=order, run="triage-0"), Rows(rows))
+        assert [note.what for note in ledger.read(order.key).history] == ["intended", "files uploaded"]
+    here.api.jobs.credit_usd = credit
+    assert submit(here.tuner, ledger, Entry(order=order, run="triage-0"), Rows(rows)).state == "submitted"
+    assert (silent.fired, asked(here, "create_job")) == (5, 1)
 
 
 def test_other_orders_are_other_jobs(here: StandIn) -> None:

@@ -82,6 +82,10 @@ class BedrockTuner:
         """Put rows into the bucket, unless they are there, and return their URI."""
         return self._bucket.put(path, f"{key}-{role}.jsonl")
 
+    def estimate(self, order: Order, files: Files) -> float | None:
+        """Return nothing: Bedrock does not say."""
+        return None
+
     def create(self, order: Order, files: Files) -> Job:
         """Create the job with one request; the run key is its token, its name and its tag."""
         tags = [{"key": TAG, "value": order.key}]

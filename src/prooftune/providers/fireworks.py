@@ -96,6 +96,10 @@ class FireworksTuner:
         """Make the rows a dataset, named by run key and role; return its name once Fireworks says that it is ready."""
         return self._datasets.ensure(f"{key}-{role}", path)
 
+    def estimate(self, order: Order, files: Files) -> float | None:
+        """Return nothing: Fireworks says it of a job alone."""
+        return None
+
     def create(self, order: Order, files: Files) -> Job:
         """Create the job under the run key; where it exists already, return it as it is."""
         arguments = request_of(order, files, self.account)

@@ -158,6 +158,10 @@ class OpenAITuner:
                 )
             time.sleep(FILE_POLL_S)
 
+    def estimate(self, order: Order, files: Files) -> float | None:
+        """Return nothing: OpenAI does not say."""
+        return None
+
     def create(self, order: Order, files: Files) -> Job:
         """Create the job with one request; the run key goes into its metadata."""
         body = self._body(order, files)

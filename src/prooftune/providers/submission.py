@@ -34,8 +34,10 @@ class Patience:
     longest_pause_s: float = 60.0
     search_s: float = 180.0
     """For a job to turn up in a provider's lists, after a request whose outcome is unknown."""
-    request_s: float = 300.0
-    """That another process's request to create the job may still be under way."""
+    request_s: float = 330.0
+    """From a claim until the request of who made it is surely over: ``claim_s``, and the time that a request may take."""
+    claim_s: float = 30.0
+    """From a claim to the request: who took longer sends nothing, since another process may have given it up."""
 
     def pause(self, number: int) -> float:
         """Return the pause after the ``number``-th look, with jitter."""
@@ -74,18 +76,20 @@ def submit(tuner: Tuner, ledger: Ledger, intent: Entry, rows: Rows, patience: Pa
         return ledger.found(order.key, job, "adopted")
     if entry.state == "needs_reconciliation":
         raise _unsettled(entry)
-    holder = uuid.uuid4().hex
+    tuner.estimate(order, files)
+    holder, claimed = uuid.uuid4().hex, (time.monotonic(), time.time())
     entry = ledger.claim(order.key, holder)
     if entry.state in ("submitted", "ended"):
         return entry
     if entry.holder != holder:
         return _settle(tuner, ledger, entry, files, patience, patience.search_s + patience.request_s)
-    return _create(tuner, ledger, entry, files, patience)
+    return _create(tuner, ledger, entry, files, patience, claimed)
 
 
-def _create(tuner: Tuner, ledger: Ledger, entry: Entry, files: Files, patience: Patience) -> Entry:
-    """Create the job as the one who may."""
+def _create(tuner: Tuner, ledger: Ledger, entry: Entry, files: Files, patience: Patience, claimed: tuple[float, float]) -> Entry:
+    """Create the job as the one who may; ``claimed`` says since when, by both clocks."""
     try:
+        _check_claim(ledger, entry, patience, claimed)
         job = tuner.create(entry.order, files)
     except OutcomeUnknown as error:
         log.warning("%s: %s", entry.key, error)
@@ -94,6 +98,21 @@ def _create(tuner: Tuner, ledger: Ledger, entry: Entry, files: Files, patience: 
         ledger.unclaim(entry.key, entry.holder, type(error).__name__)
         raise
     return ledger.found(entry.key, job, "created")
+
+
+def _check_claim(ledger: Ledger, mine: Entry, patience: Patience, claimed: tuple[float, float]) -> None:
+    """Raise TransientError where the order may no longer be ours alone: its entry says so, or the claim is old.
+
+    One clock stands still while the machine sleeps, and the other may be set.
+    """
+    seen = ledger.read(mine.key)
+    if (seen.state, seen.holder) != (mine.state, mine.holder):
+        raise TransientError(f"{mine.key} became {seen.state} while it was being submitted; nothing was sent, run the same command again")
+    if max(time.monotonic() - claimed[0], time.time() - claimed[1]) > patience.claim_s:
+        raise TransientError(
+            f"{mine.key} was claimed more than {patience.claim_s:.0f} s before its job could be ordered, and another run may have taken "
+            "over; nothing was sent, run the same command again"
+        )
 
 
 def _settle(tuner: Tuner, ledger: Ledger, seen: Entry, files: Files, patience: Patience, search_s: float) -> Entry:

@@ -123,13 +123,9 @@ class TogetherTuner:
         return price.estimated_total_price if price.estimation_available else None
 
     def create(self, order: Order, files: Files) -> Job:
-        """Create the job with one request, where the account may spend what Together estimates.
-
-        The SDK's own method asks as well, and creates the job whatever the answer is.
-        """
+        """Create the job with one request. The SDK's own method asks for the price as well, and creates the job whatever the answer is."""
         import httpx
 
-        self.estimate(order, files)
         body = rows.request_of(order, files)
 
         def request() -> Job:

@@ -180,8 +180,15 @@ class Tuner(Protocol):
     def upload(self, path: Path, key: str, role: Literal["train", "validation"]) -> str:
         """Upload rows and return what ``Files`` holds. The same rows under the same key are uploaded once where the provider can tell."""
 
+    def estimate(self, order: Order, files: Files) -> float | None:
+        """Return what the provider estimates that the order costs, in USD; None = it does not say. Creates nothing.
+
+        Raises:
+            EnvironmentLacks: the account may not spend so much.
+        """
+
     def create(self, order: Order, files: Files) -> Job:
-        """Create the job with one request.
+        """Create the job with one request, and make no other: the one who may create holds the order while it lasts.
 
         Raises:
             OutcomeUnknown: the request may have created a job.

@@ -93,6 +93,10 @@ class VertexTuner:
         """Put rows into the bucket, unless they are there, and return their URI."""
         return self._bucket.put(path, f"{key}-{role}.jsonl")
 
+    def estimate(self, order: Order, files: Files) -> float | None:
+        """Return nothing: Vertex AI does not say."""
+        return None
+
     def create(self, order: Order, files: Files) -> Job:
         """Create the job with one request; the run key is its label and begins the tuned model's name."""
         types, chosen = self._types, vertex_rows.settings(order)
