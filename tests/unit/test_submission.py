@@ -171,7 +171,8 @@ def test_a_refusal_leaves_the_order_free(tuner: MemoryTuner, ledger: Ledger, err
     with pytest.raises(type(error)):
         submitted(tuner, ledger)
     entry = ledger.read(order_of().key)
-    assert (entry.state, entry.holder, entry.history[-1].what) == ("intended", "", f"no job was made: {type(error).__name__}")
+    assert (entry.state, entry.holder) == ("intended", "")
+    assert f"no job was made: {type(error).__name__}" in [note.what for note in entry.history]
     assert submitted(tuner, ledger).job == tuner.jobs[0]
 
 

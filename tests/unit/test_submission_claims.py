@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from fixtures_ledger import QUICK, MemoryStore, MemoryTuner, intent_of, order_of
+from fixtures_stand_ins import open_stand_in
 
-from prooftune.errors import TransientError
+from prooftune.errors import EnvironmentLacks, NeedsReconciliation, OutcomeUnknown, ProoftuneError, SpecError, TransientError
 from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.submission import Patience, Rows, submit
+from prooftune.providers.tuning import Files
+from prooftune.storage.local import LocalStore
 
 ROWS = Rows(Path("train.jsonl"), Path("validation.jsonl"))
 
@@ -55,3 +58,58 @@ def test_a_claim_that_another_run_has_settled_sends_nothing(tuner: MemoryTuner) 
     with pytest.raises(TransientError, match="became needs_reconciliation"):
         submitted(tuner, ledger)
     assert (tuner.requests, ledger.read(order_of().key).state) == (0, "needs_reconciliation")
+
+
+def test_rows_that_are_gone_are_uploaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order is refused, its file is deleted meanwhile, and the next runs upload it anew: once refused for it, or not at all."""
+    with open_stand_in("openai", tmp_path, monkeypatch) as here:
+        rows, ledger = here.rows(), Ledger(LocalStore(tmp_path / "store"))
+        order = here.order(rows)
+
+        def run() -> Entry:
+            return submit(here.tuner, ledger, Entry(order=order, run="triage-0"), Rows(rows), QUICK)
+
+        for kind in ("quota", "rate_limit"):
+            ordered = here.api.faults.order(kind, "create_job")
+            with pytest.raises(EnvironmentLacks if kind == "quota" else TransientError):
+                run()
+            assert ordered.fired == 1
+            for name in [file.id for file in here.api.files.files.values()]:
+                here.tuner.client.files.delete(name)
+        with pytest.raises(SpecError, match="invalid training_file"):  # a refusal that may end says nothing of files
+            run()
+        entry = run()
+        assert (entry.state, [file.id for file in here.api.files.files.values()]) == ("submitted", [entry.files_uploaded.train])
+
+
+@pytest.mark.parametrize(
+    ("created", "error", "hidden", "kept"),
+    [
+        ("before", SpecError("refused"), False, False),
+        ("after", SpecError("refused"), False, True),
+        ("before", TransientError("busy"), False, True),
+        ("before", OutcomeUnknown("no answer"), True, True),
+    ],
+)
+def test_files_stay_where_a_job_may_exist(
+    created: Any, error: ProoftuneError, hidden: bool, kept: bool, ledger: Ledger, tuner: MemoryTuner
+) -> None:
+    """Only what surely made no job, and never will with these files, has them uploaded again: a job is known again by its files."""
+    tuner.creates, tuner.hidden = [(created, error)], hidden
+    with pytest.raises(NeedsReconciliation if hidden else type(error)):
+        submitted(tuner, ledger)
+    assert (ledger.read(order_of().key).files is not None) is kept
+    if not hidden:
+        assert submitted(tuner, ledger).job == tuner.jobs[0]
+        assert (len(tuner.jobs), tuner.uploads) == (1, 2 if kept else 4)
+
+
+def test_who_holds_forgotten_files_claims_nothing(ledger: Ledger, tuner: MemoryTuner) -> None:
+    """A run that saw files before they were forgotten creates no job of them: nobody would know it again."""
+    tuner.creates = [("before", SpecError("refused"))]
+    with pytest.raises(SpecError):
+        submitted(tuner, ledger)
+    seen = Files(train="file-train", validation="file-validation")
+    assert ledger.claim(order_of().key, "me", seen).state == "intended"
+    ledger.uploaded(order_of().key, seen)
+    assert ledger.claim(order_of().key, "me", seen).holder == "me"

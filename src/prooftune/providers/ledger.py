@@ -123,11 +123,18 @@ class Ledger:
         """Change an entry and return it as it then is. Raises as ``read``, and TransientError as ``swap``."""
         return swap(self._store, key_of(key), lambda: self._read(key), step)
 
-    def claim(self, key: str, holder: str) -> Entry:
-        """Move an intended entry to ``submitting``; whoever's name the entry then bears may create the job."""
+    def claim(self, key: str, holder: str, files: Files | None = None) -> Entry:
+        """Move an intended entry to ``submitting``; whoever's name the entry then bears may create the job.
+
+        Where files are given, only while they are the entry's: a job is known again by them.
+        """
         return self.change(
             key,
-            lambda entry: entry.noted("submitting", state="submitting", holder=holder) if entry.state == "intended" else entry,
+            lambda entry: (
+                entry.noted("submitting", state="submitting", holder=holder)
+                if entry.state == "intended" and files in (None, entry.files)
+                else entry
+            ),
         )
 
     def unclaim(self, key: str, holder: str, why: str) -> Entry:
@@ -144,6 +151,13 @@ class Ledger:
     def uploaded(self, key: str, files: Files) -> Entry:
         """Note where the training files are. Who uploads them first is believed: a job is known again by its files."""
         return self.change(key, lambda entry: entry if entry.files is not None else entry.noted("files uploaded", files=files))
+
+    def forget_files(self, key: str, files: Files) -> Entry:
+        """Have the training files uploaded again, of an order that surely has no job: those that were refused may be gone."""
+        return self.change(
+            key,
+            lambda entry: entry.noted("files forgotten", files=None) if (entry.state, entry.files) == ("intended", files) else entry,
+        )
 
     def found(self, key: str, job: Job, how: str, last_event: str | None = None) -> Entry:
         """Note the order's job, whatever the state was: that it exists is what counts. A job that has ended stays so.

@@ -76,9 +76,13 @@ def submit(tuner: Tuner, ledger: Ledger, intent: Entry, rows: Rows, patience: Pa
         return ledger.found(order.key, job, "adopted")
     if entry.state == "needs_reconciliation":
         raise _unsettled(entry)
-    tuner.estimate(order, files)
+    try:
+        tuner.estimate(order, files)
+    except ProoftuneError as error:
+        _doubt_files(tuner, ledger, entry, error)
+        raise
     holder, claimed = uuid.uuid4().hex, (time.monotonic(), time.time())
-    entry = ledger.claim(order.key, holder)
+    entry = ledger.claim(order.key, holder, files)
     if entry.state in ("submitted", "ended"):
         return entry
     if entry.holder != holder:
@@ -95,7 +99,7 @@ def _create(tuner: Tuner, ledger: Ledger, entry: Entry, files: Files, patience: 
         log.warning("%s: %s", entry.key, error)
         return _settle(tuner, ledger, entry, files, patience, patience.search_s)
     except ProoftuneError as error:
-        ledger.unclaim(entry.key, entry.holder, type(error).__name__)
+        _doubt_files(tuner, ledger, ledger.unclaim(entry.key, entry.holder, type(error).__name__), error)
         raise
     return ledger.found(entry.key, job, "created")
 
@@ -113,6 +117,20 @@ def _check_claim(ledger: Ledger, mine: Entry, patience: Patience, claimed: tuple
             f"{mine.key} was claimed more than {patience.claim_s:.0f} s before its job could be ordered, and another run may have taken "
             "over; nothing was sent, run the same command again"
         )
+
+
+def _doubt_files(tuner: Tuner, ledger: Ledger, entry: Entry, refused: ProoftuneError) -> None:
+    """Forget the files of an order that was refused: they may be gone, and the next call uploads them where they are.
+
+    Where a job may exist they stay, since it is known again by them.
+    """
+    if isinstance(refused, TransientError) or entry.files is None:
+        return
+    try:
+        if not tuner.find(entry.order, entry.files):
+            ledger.forget_files(entry.key, entry.files)
+    except ProoftuneError as error:  # the refusal is what is told
+        log.warning("%s: its files are not uploaded again: %s", entry.key, error)
 
 
 def _settle(tuner: Tuner, ledger: Ledger, seen: Entry, files: Files, patience: Patience, search_s: float) -> Entry:
