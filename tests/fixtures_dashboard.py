@@ -147,7 +147,8 @@ def put_jobs(store: ObjectStore) -> None:
         if status is None:
             ledger.park(ledger.claim(key, "holder").key, ledger.read(key), "the connection broke")
         else:
-            ledger.found(key, Job(id=f"job-{seed}", status=status, told=status), "created")
+            model = "ft:gpt-small" if status == "succeeded" else None
+            ledger.found(key, Job(id=f"job-{seed}", status=status, told=status, model=model), "created")
         if status == "running":
             wait(store, spec_of("triage"), "triage-job-1", key, "f" * 64)
     for name, holder, renewed in (("alive", "a", NOW), ("alive", "b", NOW - timedelta(hours=9)), ("left", "a", NOW - timedelta(hours=5))):

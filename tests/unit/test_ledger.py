@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from prooftune.errors import IntegrityError, NeedsReconciliation, SpecError, TransientError
+from prooftune.providers import ledger as ledger_module
 from prooftune.providers.ledger import Entry, Ledger, key_of
 from prooftune.providers.tuning import Files, Job, Order
 from prooftune.storage.objects import NoSuchObject
@@ -105,6 +106,21 @@ def test_a_job_that_has_ended_stays_so(ledger: Ledger) -> None:
     ended = entry_in(ledger, "ended", order_of())
     late = ledger.found(ended.key, RUNNING, "seen")
     assert (late.state, late.job) == ("ended", SUCCEEDED)
+
+
+def test_a_model_that_is_named_late_is_waited_for(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that succeeded and shows no model goes on for a while; its name ends it, and so does the time. A name is not lost again."""
+    nameless = SUCCEEDED.model_copy(update={"model": None})
+    for seed, within_s, outcome in ((1, ledger_module.NAMED_WITHIN_S, "submitted"), (2, 0.0, "ended")):
+        monkeypatch.setattr(ledger_module, "NAMED_WITHIN_S", within_s)
+        key = entry_in(ledger, "submitted", order_of(seed)).key
+        seen = ledger.found(key, nameless, "seen")
+        assert (seen.state, seen.history[-1].what) == ("submitted", "seen: succeeded")
+        assert ledger.found(key, nameless, "seen").state == outcome
+        assert ledger.found(key, SUCCEEDED, "seen").job == SUCCEEDED
+        ended = ledger.read(key)
+        assert ended.state == "ended"
+        assert ledger.found(key, nameless, "seen") == ended
 
 
 def test_words_of_the_provider_are_noted_once_each(ledger: Ledger) -> None:

@@ -276,6 +276,18 @@ def test_a_run_holds_on_no_longer_than_it_may(tuner: MemoryTuner, ledger: Ledger
     assert 0.1 <= time.monotonic() - started < 5
 
 
+def test_the_name_of_a_model_is_waited_for(tuner: MemoryTuner, ledger: Ledger) -> None:
+    """A job is shown as succeeded a moment before its model is: waiting ends with the name, and an entry without one is looked at again."""
+    nameless = SUCCEEDED.model_copy(update={"model": None})
+    entry = entry_in(ledger, "submitted", order_of())
+    tuner.asked = [nameless, nameless, SUCCEEDED]
+    assert follow(tuner, ledger, entry.key, Listener(), patience=QUICK).job == SUCCEEDED
+    ended = ledger.said(entry.key, nameless.model_copy(update={"id": "job-2"}), "ann", "the console shows it")
+    assert (ended.state, ended.job and ended.job.model) == ("ended", None)
+    tuner.asked = [SUCCEEDED.model_copy(update={"id": "job-2"})]
+    assert submitted(tuner, ledger).job == tuner.asked[0]
+
+
 def test_an_unknown_word_is_waited_for(tuner: MemoryTuner, ledger: Ledger) -> None:
     """A status that no table has is no end."""
     entry = entry_in(ledger, "submitted", order_of())

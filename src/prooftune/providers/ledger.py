@@ -16,7 +16,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import ValidationError
@@ -29,6 +29,8 @@ from prooftune.storage.objects import AlreadyThere, NoSuchObject, ObjectStore
 from prooftune.types import Frozen
 
 FOLDER = "ledger/jobs/"
+NAMED_WITHIN_S = 600.0
+"""From when a job is seen to have succeeded until it counts as one without a model."""
 State = Literal["intended", "submitting", "submitted", "ended", "needs_reconciliation"]
 
 
@@ -162,6 +164,7 @@ class Ledger:
     def found(self, key: str, job: Job, how: str, last_event: str | None = None) -> Entry:
         """Note the order's job, whatever the state was: that it exists is what counts. A job that has ended stays so.
 
+        One that succeeded and shows no model is noted as running, for ``NAMED_WITHIN_S``: the name may come a moment later.
         ``last_event`` is the last one that is told with this look at the job; None = none is.
 
         Raises:
@@ -174,8 +177,10 @@ class Ledger:
                     f"the run key {key} has two jobs, {entry.job.id} and {job.id}: cancel one at the provider, then say which one counts: "
                     f"prooftune jobs reconcile {key} --job ID"
                 )
-            # A replica that lags may show a job that has ended as one that runs.
-            shown = entry.job if entry.job is not None and entry.job.ended and not job.ended else job
+            now = job.model_copy(update={"status": "running"}) if _awaits_name(entry, job) else job
+            # A replica that lags may show a job that has ended as one that runs, or without its model.
+            stale = entry.job is not None and entry.job.ended and (not now.ended or (entry.job.model is not None and now.model is None))
+            shown = entry.job if stale and entry.job is not None else now
             news = {"job": shown, "state": "ended" if shown.ended else "submitted", "holder": ""}
             if last_event is not None:
                 news["last_event"] = last_event
@@ -266,6 +271,15 @@ class Ledger:
         if entry.key != key:
             raise IntegrityError(f"{self._store.uri}: {key_of(key)} holds the order {entry.key}; restore it from a copy")
         return entry, version
+
+
+def _awaits_name(entry: Entry, job: Job) -> bool:
+    """Whether a job that succeeded may yet show its model: nothing was noted since it was first seen so, and that was just now."""
+    if not job.nameless:
+        return False
+    if entry.job is None or entry.job.told != job.told:
+        return True
+    return datetime.now(UTC) - datetime.fromisoformat(entry.history[-1].at) < timedelta(seconds=NAMED_WITHIN_S)
 
 
 def key_of(key: str) -> str:

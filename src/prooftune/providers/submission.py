@@ -67,7 +67,7 @@ def submit(tuner: Tuner, ledger: Ledger, intent: Entry, rows: Rows, patience: Pa
     entry = ledger.open(intent)
     order = entry.order
     if entry.state in ("submitted", "ended"):
-        return entry
+        return look(tuner, ledger, entry) if entry.job is not None and entry.job.nameless else entry
     if entry.files is None:
         entry = ledger.uploaded(order.key, _upload(tuner, order, rows))
     files = entry.files_uploaded

@@ -104,6 +104,11 @@ class Job(Frozen):
         """Whether the status lasts."""
         return self.status in ENDED
 
+    @property
+    def nameless(self) -> bool:
+        """Whether it succeeded, and does not show its model (yet)."""
+        return self.status == "succeeded" and self.model is None
+
 
 class Event(Frozen):
     """Something that a job reported."""
