@@ -16,6 +16,11 @@ def left_running(answer: dict[str, Any]) -> int:
     return 3 if answer["not_asked"] or any(one["failed"] for one in answer["deployments"]) else 0
 
 
+def not_all_read(answer: dict[str, Any]) -> int:
+    """Return the exit code of a list: 1 where an order could not be read."""
+    return 1 if answer["unreadable"] else 0
+
+
 @click.group(cls=Listed)
 def jobs() -> None:
     """List managed jobs; reconcile, cancel, sweep.
@@ -28,7 +33,7 @@ def jobs() -> None:
 @click.option("--refresh", is_flag=True, help="Ask the providers how their jobs are.")
 @store_option
 @endpoint_option
-@answers("jobs_screens.jobs")
+@answers("jobs_screens.jobs", exit_code=not_all_read)
 def jobs_list(refresh: bool, store: str, endpoint_url: str | None) -> dict[str, Any]:
     """List every order that the ledger knows."""
     from flows.jobs import list_jobs

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def list_jobs(refresh: bool, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Return every order of the ledger, newest first; ``refresh`` asks the providers how their jobs are."""
+    """Return every order of the ledger, newest first, and those that cannot be read; ``refresh`` asks the providers how their jobs are."""
     from prooftune.providers.ledger import Ledger
 
     store = open_named(store_uri, endpoint_url)
     ledger = Ledger(store)
-    rows = []
-    for entry in ledger.entries():
+    rows, unreadable = [], dict[str, str]()
+    for entry in ledger.entries(unreadable):
         row = _row(entry)
         if refresh and entry.state == "submitted":
             try:
@@ -28,7 +28,7 @@ def list_jobs(refresh: bool, store_uri: str, endpoint_url: str | None) -> dict[s
                 row["trouble"] = str(error)
         rows.append(row)
     rows.sort(key=lambda row: str(row["since"]), reverse=True)
-    return {"store": store.uri, "jobs": rows, "flags": store_flags(store_uri, endpoint_url)}
+    return {"store": store.uri, "jobs": rows, "unreadable": unreadable, "flags": store_flags(store_uri, endpoint_url)}
 
 
 def reconcile(key: str, job: str | None, none: bool, reason: str, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
@@ -99,10 +99,11 @@ def sweep(remove: bool, store_uri: str, endpoint_url: str | None) -> dict[str, A
     from prooftune.providers.sweeping import sweep as sweep_deployments
     from prooftune.providers.tuning import open_tuner
 
-    store = open_named(store_uri, endpoint_url)
-    accounts = [(entry.order.provider, entry.options) for entry in Ledger(store).entries()]
-    found = sweep_deployments(store, open_tuner, accounts, remove=remove, now=datetime.now(UTC))
-    return {"store": store.uri, "removed": remove, "flags": store_flags(store_uri, endpoint_url), **found.model_dump(mode="json")}
+    store, unreadable = open_named(store_uri, endpoint_url), dict[str, str]()
+    accounts = [(entry.order.provider, entry.options) for entry in Ledger(store).entries(unreadable)]
+    swept = sweep_deployments(store, open_tuner, accounts, remove=remove, now=datetime.now(UTC)).model_dump(mode="json")
+    swept["not_asked"] += unreadable.values()  # each may name a provider that no other does
+    return {"store": store.uri, "removed": remove, "flags": store_flags(store_uri, endpoint_url), **swept}
 
 
 def answer_question(

@@ -17,7 +17,11 @@ COLOURS = {"submitted": "cyan", "ended": "green", "needs_reconciliation": "bold 
 
 def jobs(answer: Answer) -> None:
     """List the ledger's orders, newest first."""
+    for trouble in answer["unreadable"].values():
+        show(marked("✗", "red", visible(trouble)))
     if not answer["jobs"]:
+        if answer["unreadable"]:
+            return
         show(plain(f"no managed job was ever ordered from {answer['store']}", "dim"))
         return
     table = figures_table("run key", "job, base model, run", ">estimate, bill")

@@ -204,6 +204,15 @@ def test_the_month_s_budget_is_of_the_task_s_retrainings(store: LocalStore) -> N
     assert started(ask(store, "d3", hours=24 * 21, spec=spec))
 
 
+def test_an_order_that_cannot_be_read_counts_and_stops_nothing(store: LocalStore) -> None:
+    """What a failed job cost is counted by the ledger's entry; one of a newer version may be of this task."""
+    spec = spec_of("openai", monthly_usd=10, cool_down_hours=0)
+    assert note_run(store, "toy", started(ask(store, spec=spec)), "toy-1")
+    spending.hold(store, "default", "prooftune-0a1b", 6, None, now=NOON)
+    store.put("ledger/jobs/prooftune-0a1b.json", b'{"a_field_of_the_next_version": 1}')
+    assert spent_usd(store, spec, NOON) == 6
+
+
 def test_what_a_retraining_holds_does_not_keep_it_from_going_on(store: LocalStore) -> None:
     """Its holder died, or it failed, with all of the month's money held for it: it may be paid for, and goes on; another may not start."""
     spec = spec_of("openai", monthly_usd=10, cool_down_hours=0)

@@ -264,11 +264,17 @@ def test_a_key_that_is_none_or_unknown_is_a_sentence(desk: Desk, command: list[s
 
 
 def test_a_damaged_entry_is_named(desk: Desk) -> None:
-    """The list does not leave it out in silence."""
+    """The list does not leave it out in silence, and shows the others; a sweep goes on, and says that it may not know every provider."""
     entry = desk.submit()
-    desk.store.put(key_of(entry.key), b"{")
-    told = desk.answer(code=1)
-    assert (told["error"], entry.key in told["message"]) == ("IntegrityError", True)
+    other = desk.ledger.open(Entry(order=desk.order(seed=8), run="triage-1", options=desk.options))
+    newer = json.loads(desk.store.get(key_of(entry.key))) | {"a_field_of_the_next_version": 1}
+    for damage, why in ((b"{", "its beginning"), (json.dumps(newer).encode(), "a_field_of_the_next_version")):
+        desk.store.put(key_of(entry.key), damage)
+        told = desk.answer(code=1)
+        assert ([row["key"] for row in told["jobs"]], list(told["unreadable"])) == ([other.key], [entry.key])
+        assert why in told["unreadable"][entry.key]
+        assert "no ledger entry of this version" in desk.screen(code=1)
+        assert entry.key in desk.answer("sweep", code=3)["not_asked"][0]
 
 
 @pytest.mark.parametrize("state", ["intended", "submitting", "submitted", "needs_reconciliation"])
@@ -303,7 +309,7 @@ def test_words_of_a_provider_are_shown_as_text(capsys: pytest.CaptureFixture[str
         "billed_tokens": 7,
         "history": [{"at": "now", "by": "ann@host", "what": "\x1b[2J[bold]why"}],
     }
-    jobs_screens.jobs({"store": "x", "jobs": [row], "flags": ""})
+    jobs_screens.jobs({"store": "x", "unreadable": {}, "jobs": [row], "flags": ""})
     jobs_screens.job(row)
     raw = capsys.readouterr().out
     assert "\x1b[2J" not in raw

@@ -116,10 +116,18 @@ class Ledger:
         """
         return self._read(key)[0]
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield every entry, by run key."""
-        for key in self._store.list(FOLDER):
-            yield self.read(key.removeprefix(FOLDER).removesuffix(".json"))
+    def entries(self, unreadable: dict[str, str] | None = None) -> Iterator[Entry]:
+        """Yield every entry, by run key.
+
+        One that cannot be read is put into ``unreadable``, its key with the reason, and is an error where nobody asks for it there.
+        """
+        for key in (name.removeprefix(FOLDER).removesuffix(".json") for name in self._store.list(FOLDER)):
+            try:
+                yield self.read(key)
+            except (IntegrityError, SpecError) as error:
+                if unreadable is None:
+                    raise
+                unreadable[key] = str(error)
 
     def change(self, key: str, step: Callable[[Entry], Entry]) -> Entry:
         """Change an entry and return it as it then is. Raises as ``read``, and TransientError as ``swap``."""
@@ -130,25 +138,21 @@ class Ledger:
 
         Where files are given, only while they are the entry's: a job is known again by them.
         """
-        return self.change(
-            key,
-            lambda entry: (
-                entry.noted("submitting", state="submitting", holder=holder)
-                if entry.state == "intended" and files in (None, entry.files)
-                else entry
-            ),
-        )
+
+        def claimed(entry: Entry) -> Entry:
+            free = entry.state == "intended" and files in (None, entry.files)
+            return entry.noted("submitting", state="submitting", holder=holder) if free else entry
+
+        return self.change(key, claimed)
 
     def unclaim(self, key: str, holder: str, why: str) -> Entry:
         """Move an entry back to ``intended``, because the provider surely made no job."""
-        return self.change(
-            key,
-            lambda entry: (
-                entry.noted(f"no job was made: {why}", state="intended", holder="")
-                if entry.state == "submitting" and entry.holder == holder
-                else entry
-            ),
-        )
+
+        def free(entry: Entry) -> Entry:
+            mine = (entry.state, entry.holder) == ("submitting", holder)
+            return entry.noted(f"no job was made: {why}", state="intended", holder="") if mine else entry
+
+        return self.change(key, free)
 
     def uploaded(self, key: str, files: Files) -> Entry:
         """Note where the training files are. Who uploads them first is believed: a job is known again by its files."""
@@ -156,10 +160,8 @@ class Ledger:
 
     def forget_files(self, key: str, files: Files) -> Entry:
         """Have the training files uploaded again, of an order that surely has no job: those that were refused may be gone."""
-        return self.change(
-            key,
-            lambda entry: entry.noted("files forgotten", files=None) if (entry.state, entry.files) == ("intended", files) else entry,
-        )
+        seen = ("intended", files)
+        return self.change(key, lambda entry: entry.noted("files forgotten", files=None) if (entry.state, entry.files) == seen else entry)
 
     def found(self, key: str, job: Job, how: str, last_event: str | None = None) -> Entry:
         """Note the order's job, whatever the state was: that it exists is what counts. A job that has ended stays so.
@@ -179,8 +181,8 @@ class Ledger:
                 )
             now = job.model_copy(update={"status": "running"}) if _awaits_name(entry, job) else job
             # A replica that lags may show a job that has ended as one that runs, or without its model.
-            stale = entry.job is not None and entry.job.ended and (not now.ended or (entry.job.model is not None and now.model is None))
-            shown = entry.job if stale and entry.job is not None else now
+            known = entry.job if entry.job is not None and entry.job.ended else None
+            shown = known if known is not None and (not now.ended or (known.model and not now.model)) else now
             news = {"job": shown, "state": "ended" if shown.ended else "submitted", "holder": ""}
             if last_event is not None:
                 news["last_event"] = last_event
@@ -203,14 +205,12 @@ class Ledger:
 
     def park(self, key: str, seen: Entry, why: str) -> Entry:
         """Move an entry to ``needs_reconciliation``, unless it moved on since it was ``seen``."""
-        return self.change(
-            key,
-            lambda entry: (
-                entry.noted(f"needs reconciliation: {why}", state="needs_reconciliation")
-                if (entry.state, entry.holder) == (seen.state, seen.holder)
-                else entry
-            ),
-        )
+
+        def parked(entry: Entry) -> Entry:
+            still = (entry.state, entry.holder) == (seen.state, seen.holder)
+            return entry.noted(f"needs reconciliation: {why}", state="needs_reconciliation") if still else entry
+
+        return self.change(key, parked)
 
     def release(self, key: str, by: str, reason: str) -> Entry:
         """Take a person's word that the provider made no job: the order may be submitted.
@@ -265,8 +265,10 @@ class Ledger:
         try:
             entry = Entry.model_validate_json(self._store.get(key_of(key)))
         except ValidationError as error:
+            where = ".".join(map(str, error.errors(include_input=False)[0]["loc"])) or "its beginning"
             raise IntegrityError(
-                f"{self._store.uri}: {key_of(key)} is no ledger entry ({error.error_count()} problems); restore it from a copy"
+                f"{self._store.uri}: {key_of(key)} is no ledger entry of this version, because of {where}; use the version of Prooftune "
+                "that wrote it, or restore it from a copy"
             ) from None
         if entry.key != key:
             raise IntegrityError(f"{self._store.uri}: {key_of(key)} holds the order {entry.key}; restore it from a copy")

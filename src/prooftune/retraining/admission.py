@@ -92,9 +92,10 @@ def _paid(store: ObjectStore, retrains: Retrains, spec: RunSpec, now: datetime) 
     items = spending.read_month(store, spec.budget.project, f"{now:%Y-%m}").items
     if not runs or not items:
         return {}
-    # What a failed job cost is settled under the job's own key; the ledger knows whose job it was.
-    jobs = {entry.key for entry in Ledger(store).entries() if entry.run in runs}
-    return {item.key: item.usd for item in items if item.key in runs | jobs}
+    # What a failed job cost is settled under the job's own key; the ledger knows whose job it was. One that cannot be read counts.
+    unreadable: dict[str, str] = {}
+    jobs = {entry.key for entry in Ledger(store).entries(unreadable) if entry.run in runs}
+    return {item.key: item.usd for item in items if item.key in runs | jobs | unreadable.keys()}
 
 
 def _refusal(retrains: Retrains, spec: RunSpec, signal: Signal, holder: str, now: datetime, paid: Mapping[str, float]) -> Admission | None:
