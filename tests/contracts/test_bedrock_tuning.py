@@ -523,7 +523,7 @@ def refusal(code: str, status: int) -> Exception:
         (refusal("ServiceQuotaExceededException", 400), 403, False, True),
         (refusal("ModelErrorException", 424), 500, True, False),
         (refusal("ExpiredTokenException", 403), 401, False, True),
-        (refusal("NeverHeardOfException", 418), 418, False, True),
+        (refusal("NeverHeardOfException", 418), 418, False, False),
         (boto.EndpointConnectionError(endpoint_url="https://x"), None, True, True),
         (boto.ConnectTimeoutError(endpoint_url="https://x"), None, True, True),
         (boto.ReadTimeoutError(endpoint_url="https://x"), None, True, False),

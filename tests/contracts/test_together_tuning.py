@@ -439,7 +439,7 @@ def test_a_file_that_the_provider_finds_unfit(here: StandIn) -> None:
             here.uploaded(rows, here.order(rows))
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422, 429, 500, 503])
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422, 425, 429, 460, 499, 500, 503])
 def test_every_error_of_the_sdk_is_mapped(status: int) -> None:
     """What may be repeated is told from what may not, and the signature of an address is told to nobody."""
     import httpx
@@ -449,8 +449,8 @@ def test_every_error_of_the_sdk_is_mapped(status: int) -> None:
     response = httpx.Response(status, json={"error": {"message": told}}, request=request)
     error = sdk.Together(api_key="x", base_url="http://together")._make_status_error_from_response(response)
     failure = read_failure(error)
-    assert (failure.status, failure.transient) == (status, status in (409, 429, 500, 503))
-    assert failure.surely_not_done == (status < 500 and status != 409)
+    assert (failure.status, failure.transient) == (status, status in (409, 425, 429, 499, 500, 503))
+    assert failure.surely_not_done == (status in (400, 401, 402, 403, 404, 422, 429))
     assert failure.message == "refused https://storage/file?…"
     assert read_failure(sdk.APITimeoutError(request)).transient
 

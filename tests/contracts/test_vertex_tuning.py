@@ -19,6 +19,7 @@ from prooftune.providers import batches, vertex, vertex_connection
 from prooftune.providers.calls import NotFoundError
 from prooftune.providers.tuning import Files, Job
 from prooftune.providers.vertex import VertexTuner
+from prooftune.sandbox.http import Refused
 from prooftune.types import Example, Message
 
 pytest.importorskip("google.genai")
@@ -130,6 +131,17 @@ def test_a_refused_create_made_no_job(stand_in: StandIn, kind: str, error: type[
     assert fault.fired == 1
     assert not isinstance(caught.value, OutcomeUnknown)
     assert stand_in.jobs == 0
+
+
+def test_a_cancelled_create_may_have_made_a_job(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google answers 499 to a request that was cut off, done or not: that is no refusal, and the job is looked up."""
+    order, files = ordered(stand_in)
+    monkeypatch.setattr(stand_in.api, "refusal_of", lambda fault: Refused(499, "The operation was cancelled.", "CANCELLED"))
+    fault = stand_in.api.faults.order("error_after", "create_job")
+    with pytest.raises(OutcomeUnknown, match="499"):
+        stand_in.tuner.create(order, files)
+    assert [job.key for job in stand_in.tuner.find(order, files)] == [order.key]
+    assert fault.fired == 1
 
 
 def test_find_goes_through_all_pages_and_knows_a_job_without_labels(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

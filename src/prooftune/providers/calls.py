@@ -45,7 +45,11 @@ _MEANINGS: dict[int, tuple[type[ProoftuneError], str]] = {
     413: (SpecError, "the request is too large; lower the number of pairs or demonstrations"),
     422: (SpecError, f"the request is refused; {_CORRECT}"),
 }
-_TRANSIENT = {408, 409, 429}
+_REFUSED = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 411, 412, 413, 414, 415, 422, 428, 429, 431, 451})
+"""Says that the request was not carried out. Not so a time-out (408), a conflict (409), Google's CANCELLED (499) or a proxy's own words.
+
+Source: RFC 9110, section 15.5, RFC 6585, and https://cloud.google.com/apis/design/errors."""
+_TRANSIENT = {408, 409, 425, 429, 499}
 _NO_CREDIT = "insufficient_quota"
 """OpenAI's code for a 429 that no waiting helps."""
 
@@ -66,8 +70,8 @@ class Failure:
 
     @property
     def surely_not_done(self) -> bool:
-        """Whether the server has surely not done it: it was not reached, or it refused. A conflict or a time-out tells nothing."""
-        return self.unsent or (self.status is not None and 400 <= self.status < 500 and self.status not in (408, 409))
+        """Whether the server has surely not done it: it was not reached, or it refused. Any other word tells nothing."""
+        return self.unsent or self.status in _REFUSED
 
     @property
     def transient(self) -> bool:
