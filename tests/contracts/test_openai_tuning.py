@@ -331,6 +331,19 @@ def test_a_file_that_the_provider_finds_unfit(here: StandIn) -> None:
     assert ordered.fired == 1
 
 
+def test_a_batch_whose_answer_is_lost_is_looked_for_in_lists_that_lag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions in a batch are paid for once, also where the answer to the request is lost and the next list does not show the batch."""
+    monkeypatch.setattr(batches, "FIRST_POLL_S", 0.01)
+    with open_stand_in("openai", tmp_path, monkeypatch) as here:
+        ordered = [here.api.faults.order("error_after", "create_batch"), here.api.faults.order("stale", "list_batches", after=1)]
+        assert len(here.tuner.chat(here.model).complete_batch([PROMPT], max_tokens=9, folder=tmp_path)) == 1
+        assert ([one.fired for one in ordered], here.api.state()["batches"]) == ([1, 1], 1)
+        monkeypatch.setattr(batches, "SEARCH_S", 0.05)
+        here.api.faults.order("error_before", "create_batch")
+        with pytest.raises(OutcomeUnknown):
+            here.tuner.chat(here.model).complete_batch([PROMPT, PROMPT], max_tokens=9, folder=tmp_path)
+
+
 def test_what_is_no_jsonl_is_refused_at_upload(here: StandIn) -> None:
     """The provider's own message names the line."""
     rows = here.rows()

@@ -175,7 +175,7 @@ class _Queue:
             {"custom_id": custom_id(self.key, n), "params": self._chat.body(prompt, self._max_tokens)}
             for n, prompt in enumerate(self._prompts)
         ]
-        return self._chat.call(lambda: _Batch.model_validate_json(self._batches.create(requests=requests).text()).id, attempts=1)
+        return self._chat.call.create(lambda: _Batch.model_validate_json(self._batches.create(requests=requests).text()).id)
 
     def status(self, batch: str) -> BatchStatus:
         """Return how far the batch is."""

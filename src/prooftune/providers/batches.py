@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from prooftune.errors import EnvironmentLacks
+from prooftune.errors import EnvironmentLacks, OutcomeUnknown, TransientError
 from prooftune.providers.calls import NotFoundError
 from prooftune.providers.chat import Ask, ChatAnswer, Prompt, in_order
 from prooftune.spec.fields import digest
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 FIRST_POLL_S = 5.0
 LONGEST_POLL_S = 300.0
 POLL_GROWTH = 1.5
+SEARCH_S = 180.0
+"""For a batch to turn up in the provider's lists, after a request whose outcome is unknown."""
 RESULTS_KEPT_S = 29 * 86_400
 """Both providers keep a batch's answers about this long; older batches are not looked at."""
 
@@ -49,7 +51,7 @@ class BatchQueue(Protocol):
         """Return the id of the batch that was submitted for these questions and is good for an answer, if there is one."""
 
     def submit(self) -> str:
-        """Create the batch, with a single attempt, and return its id."""
+        """Create the batch, with a single attempt, and return its id. Raises as ``Caller.create``."""
 
     def status(self, batch: str) -> BatchStatus:
         """Return how far the batch is."""
@@ -101,9 +103,36 @@ def _answers(queue: BatchQueue, ticket: Path, prompts: Sequence[Prompt], ask: As
     batch = queue.find()
     if batch is None or batch == written:
         ask(prompts[0])
-        batch = queue.submit()
+        batch = _submitted(queue, written)
     _write(ticket, batch)
     return _read_batch(queue, batch, ticket, len(prompts), report)
+
+
+def _submitted(queue: BatchQueue, gone: str | None) -> str:
+    """Submit the batch; where no answer says what came of it, look for it for a while: lists lag, and a second one would cost as much.
+
+    Raises:
+        OutcomeUnknown: it did not turn up, so that the next call may submit it.
+    """
+    try:
+        return queue.submit()
+    except OutcomeUnknown as error:
+        log.warning("%s; looking for the batch", error)
+        started, pause = time.monotonic(), FIRST_POLL_S
+        while (batch := _found(queue)) in (None, gone):
+            if time.monotonic() - started >= SEARCH_S:
+                raise
+            time.sleep(pause)
+            pause *= POLL_GROWTH
+        return str(batch)
+
+
+def _found(queue: BatchQueue) -> str | None:
+    try:
+        return queue.find()
+    except TransientError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _read_batch(queue: BatchQueue, batch: str, ticket: Path, total: int, report: Report) -> dict[str, ChatAnswer]:

@@ -243,15 +243,14 @@ class _Queue:
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         files = self._chat.client.files.with_raw_response
         upload = self._chat.call(lambda: _File.model_validate_json(files.create(file=(f"{self.key}.jsonl", data), purpose="batch").text))
-        return self._chat.call(
+        return self._chat.call.create(
             lambda: (
                 _Batch.model_validate_json(
                     self._batches.create(
                         input_file_id=upload.id, endpoint=ENDPOINT, completion_window="24h", metadata={"prooftune": self.key}
                     ).text
                 ).id
-            ),
-            attempts=1,
+            )
         )
 
     def status(self, batch: str) -> BatchStatus:

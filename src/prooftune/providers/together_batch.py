@@ -138,7 +138,7 @@ class _Queue:
                     lines.write(json.dumps(line) + "\n")
             questions = upload(self._api, path, self._file, PURPOSE)
         wanted = {"endpoint": ENDPOINT, "input_file_id": questions, "completion_window": "24h"}
-        return self._api.call(lambda: parsed(_Created, self._batches.with_raw_response.create(**wanted)), attempts=1).job.id
+        return self._api.call.create(lambda: parsed(_Created, self._batches.with_raw_response.create(**wanted))).job.id
 
     def status(self, batch: str) -> BatchStatus:
         """Return how far the batch is. An unknown status is taken for one that does not last."""

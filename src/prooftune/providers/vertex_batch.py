@@ -83,7 +83,7 @@ class Queue:
         if "/endpoints/" in model:
             model = self._chat.tuned_model(model)
         config = self._types.CreateBatchJobConfig(display_name=self._name, dest=f"{source.removesuffix('.jsonl')}-answers")
-        return self._call(lambda: read_batch(self._batches.create(model=model, src=source, config=config)).name, attempts=1)
+        return self._call.create(lambda: read_batch(self._batches.create(model=model, src=source, config=config)).name)
 
     def status(self, batch: str) -> BatchStatus:
         """Return how far the batch is. An unknown status is taken for one that does not last."""
