@@ -14,7 +14,7 @@ from fixtures_ledger import QUICK, MemoryStore, MemoryTuner
 from fixtures_serving import DEAD, LAPSED, NAME, OPTIONS, left_behind, swept
 from fixtures_stand_ins import StandIn, open_stand_in
 
-from prooftune.errors import EnvironmentLacks, IntegrityError, TransientError
+from prooftune.errors import EnvironmentLacks, TransientError
 from prooftune.providers.deployment_leases import key_of, read_leases
 from prooftune.providers.serving import served
 from prooftune.providers.sweeping import Sweep, sweep
@@ -113,10 +113,15 @@ def test_an_account_that_cannot_be_asked_is_named(store: MemoryStore, tuner: Mem
 
 
 def test_a_damaged_lease_is_told(store: MemoryStore, tuner: MemoryTuner) -> None:
-    """It may stand for a deployment that costs money, so it is not passed over."""
-    store.objects[key_of(NAME, DEAD)] = b"{"
-    with pytest.raises(IntegrityError, match=NAME):
-        swept(store, tuner)
+    """It may stand for a deployment that costs money, or that is in use: that one is named and left, and the others are swept."""
+    left_behind(store, tuner)
+    left_behind(store, tuner, "prooftune-02")
+    store.objects[key_of(NAME, "other")] = b"{"
+    found = swept(store, tuner, minutes=LAPSED)
+    assert {told.name: told.removed for told in found.deployments} == {NAME: False, "prooftune-02": True}
+    assert all(key_of(NAME, "other") in told for told in (*found.not_asked, *(one.failed for one in found.deployments if not one.removed)))
+    assert len(found.not_asked) == 1
+    assert set(tuner.running) == {NAME}
 
 
 @pytest.fixture

@@ -145,6 +145,11 @@ def job_seconds(job: Job, events: list[Event]) -> float | None:
 def failed(entry: Entry) -> JobFailed:
     """Return the error for a job that ended without a model."""
     job, order = entry.job, entry.order
+    if job is not None and job.nameless:
+        return JobFailed(
+            f"{order.provider} says that {job.id} succeeded, and names no model that it made. Look into its console; the next run of this "
+            "spec asks again"
+        )
     told = f"{job.id} is {job.told}: {job.error or 'no reason given'}" if job else "there is no job"
     return JobFailed(
         f"{order.provider} made no model of {order.model} ({told}). Put right what it says; then `prooftune jobs again {entry.key} "

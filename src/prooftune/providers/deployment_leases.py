@@ -80,17 +80,21 @@ def write_lease(store: ObjectStore, lease: Lease) -> None:
     store.put(key_of(lease.name, lease.holder), lease.model_dump_json(indent=1).encode())
 
 
-def read_leases(store: ObjectStore, name: str | None = None) -> Iterator[Lease]:
-    """Yield every lease, or those of one deployment. Raises IntegrityError for a damaged one."""
+def read_leases(store: ObjectStore, name: str | None = None, unreadable: dict[str, str] | None = None) -> Iterator[Lease]:
+    """Yield every lease, or those of one deployment.
+
+    One that cannot be read is put into ``unreadable``, its key with the reason, and is an IntegrityError where nobody asks for it there.
+    """
     for key in store.list(FOLDER if name is None else f"{FOLDER}{name}/"):
         try:
             yield Lease.model_validate_json(store.get(key))
         except NoSuchObject:
             continue  # its run has just ended
         except ValidationError:
-            raise IntegrityError(
-                f"{store.uri}: {key} is no lease; restore it from a copy, or take down what runs under that name and delete it"
-            ) from None
+            reason = f"{store.uri}: {key} is no lease; restore it from a copy, or take down what runs under that name and delete it"
+            if unreadable is None:
+                raise IntegrityError(reason) from None
+            unreadable[key] = reason
 
 
 def take_down_unused(tuner: Tuner, store: ObjectStore, lease: Lease, now: datetime) -> bool:

@@ -42,7 +42,7 @@ class Sweep(Frozen):
 
     deployments: tuple[Swept, ...]
     not_asked: tuple[str, ...]
-    """Accounts that could not be asked, or not for everything, with the reason: nobody knows what runs there."""
+    """What could not be asked, with the reason: an account, a part of one, what a damaged lease is for. Nobody knows what runs there."""
 
 
 def sweep(
@@ -55,7 +55,7 @@ def sweep(
 ) -> Sweep:
     """Find deployments of ours, and take down those that no run of this store uses any more.
 
-    An account that cannot be asked keeps none of the others from being swept.
+    Neither an account that cannot be asked nor a lease that cannot be read keeps the others from being swept.
 
     Args:
         store: Where the leases are.
@@ -64,14 +64,15 @@ def sweep(
         remove: Whether to take down; False = only tell.
         now: Current time, UTC.
     """
-    began, leases = time.monotonic(), list(read_leases(store))
+    damaged: dict[str, str] = {}
+    began, leases = time.monotonic(), list(read_leases(store, unreadable=damaged))
 
     def moment() -> datetime:
         """The time as it passes: to take something down may last minutes."""
         return now + timedelta(seconds=time.monotonic() - began)
 
     found: list[Swept] = []
-    not_asked: dict[str, None] = {}
+    not_asked: dict[str, None] = dict.fromkeys(damaged.values())
     seen: set[tuple[str, str]] = set()
     for provider, options in (*((lease.provider, lease.options) for lease in leases), *accounts):
         try:
