@@ -164,6 +164,7 @@ def test_collecting_again_gives_the_same(tmp_path: Path) -> None:
     assert {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
 
 
+CANCELLED = FAILED.model_copy(update={"status": "cancelled", "told": "cancelled", "error": ""})
 AGAIN = f"`prooftune jobs again {order_of().key} --reason"
 
 
