@@ -15,11 +15,12 @@ from rich.spinner import Spinner
 from rich.table import Column
 from rich.text import Text
 
+from flows.layout import marked
 from prooftune.report.wording import duration, visible
 
 if TYPE_CHECKING:
     from prooftune.types import Progress as Amount
-    from tasks.progress import Event
+    from tasks.listening import Event
 
 PLAIN_EVERY_S = 15.0
 """Without a terminal, progress inside a stage is said at most this often: a log is read later."""
@@ -28,16 +29,16 @@ PLAIN_EVERY_S = 15.0
 @contextmanager
 def live_progress() -> Iterator[None]:
     """Show the stages of the runs in this process until the block ends."""
-    from tasks import progress
+    from tasks import listening
 
     console = Console(stderr=True)
     display: Bars | Lines = Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines(sys.stderr)
-    progress.listeners.append(display.take)
+    listening.listeners.append(display.take)
     try:
         with display:
             yield
     finally:
-        progress.listeners.remove(display.take)
+        listening.listeners.remove(display.take)
 
 
 class Bars:
@@ -70,7 +71,7 @@ class Bars:
 
     def take(self, event: Event) -> None:
         """Show an event."""
-        from tasks.progress import StageFinished, StageStarted
+        from tasks.listening import Said, StageFinished, StageStarted
 
         if isinstance(event, StageStarted):
             self._line(event.stage)
@@ -78,6 +79,8 @@ class Bars:
             line = self._line(event.stage)
             self._bars.update(line, state="cached" if event.cached else "done", seconds=event.seconds, text="")
             self._bars.stop_task(line)
+        elif isinstance(event, Said):
+            self.console.print(marked("!", "yellow", event.text))
         else:
             stage, amount = event
             self._bars.update(self._line(stage), total=amount.total, completed=amount.done, text=in_words(amount))
@@ -145,7 +148,7 @@ class Lines:
 
     def take(self, event: Event) -> None:
         """Say an event, unless the last word on its stage is recent."""
-        from tasks.progress import StageFinished, StageStarted
+        from tasks.listening import Said, StageFinished, StageStarted
 
         now = time.monotonic()
         if isinstance(event, StageStarted):
@@ -153,6 +156,8 @@ class Lines:
             self._say(f"{event.stage}: started")
         elif isinstance(event, StageFinished):
             self._say(f"{event.stage}: already done" if event.cached else f"{event.stage}: done in {duration(event.seconds)}")
+        elif isinstance(event, Said):
+            self._say(event.text)
         else:
             stage, amount = event
             if now - self._said.get(stage, 0.0) >= self.every_s:

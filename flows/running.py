@@ -104,6 +104,7 @@ def server_address() -> dict[str, Any]:
 def prepare_environment(fresh: bool) -> None:
     """Set what Prefect and the libraries read at import: logs go to the UI, our own display to the terminal, telemetry nowhere."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")  # a server that is away is told once, and not at each request
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "prooftune")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")  # what a lease's own thread says belongs to no flow run
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -114,3 +115,4 @@ def prepare_environment(fresh: bool) -> None:
     if fresh:
         os.environ["PREFECT_TASKS_REFRESH_CACHE"] = "true"
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # nor at each line of the log that the server does not get

@@ -23,6 +23,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from prooftune.report.wording import flatten, name_of, number
+from tasks.listening import Said, tell
 
 _away = threading.Event()
 """Set while the server could not be reached when it was asked last."""
@@ -49,8 +50,9 @@ def asked_once_while_away() -> Iterator[None]:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0} if _away.is_set() else {}):
             yield
     except (httpx.TransportError, RuntimeError) as error:
-        if isinstance(error, httpx.TransportError) or cannot_reach(error):
+        if not _away.is_set() and (isinstance(error, httpx.TransportError) or cannot_reach(error)):
             _away.set()
+            tell(Said("The Prefect server does not answer. The run goes on; its pages there miss what happens meanwhile."))
         raise
     else:
         _away.clear()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -16,32 +14,10 @@ from prefect.tasks import Task
 from prooftune.report.wording import named
 from prooftune.types import Progress, Report, StageOutput
 from tasks.artifacts import show_progress
+from tasks.listening import StageFinished, StageStarted, tell
 
 UPDATE_EVERY_S = 2.0
 """The UI is told at most this often: an update is a request to the server."""
-
-
-@dataclass(frozen=True)
-class StageStarted:
-    """A stage's task began to run (it may turn out to be cached)."""
-
-    stage: str
-
-
-@dataclass(frozen=True)
-class StageFinished:
-    """A stage is done."""
-
-    stage: str
-    seconds: float
-    """Of the stage's own work, when it was really done."""
-    cached: bool
-
-
-Event = StageStarted | StageFinished | tuple[str, Progress]
-
-listeners: list[Callable[[Event], None]] = []
-"""Called in this process for each event; the command line adds its progress display here."""
 
 
 def _says_something(record: logging.LogRecord) -> bool:
@@ -61,7 +37,7 @@ _finished: dict[UUID, list[StageFinished]] = defaultdict(list)
 def note_started(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
     """Tell the listeners that a stage began (a Prefect ``on_running`` hook)."""
     _started[task_run.id] = time.monotonic()
-    _tell(StageStarted(task.name))
+    tell(StageStarted(task.name))
 
 
 def note_finished(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
@@ -72,7 +48,7 @@ def note_finished(task: Task[..., Any], task_run: TaskRun, state: State[Any]) ->
     event = StageFinished(task.name, round(seconds, 3), state.name == "Cached")
     if task_run.flow_run_id:
         _finished[task_run.flow_run_id].append(event)
-    _tell(event)
+    tell(event)
 
 
 def finished_stages(flow_run_id: UUID) -> list[StageFinished]:
@@ -87,7 +63,7 @@ def report_to_ui(stage: str) -> Report:
 
     def report(progress: Progress) -> None:
         nonlocal artifact, last
-        _tell((stage, progress))
+        tell((stage, progress))
         now = time.monotonic()
         if artifact is not None and now - last < UPDATE_EVERY_S and progress.done < progress.total:
             return
@@ -97,8 +73,3 @@ def report_to_ui(stage: str) -> Report:
         artifact = show_progress(artifact, percent, key=f"{stage}-progress", description=text)
 
     return report
-
-
-def _tell(event: Event) -> None:
-    for listener in listeners:
-        listener(event)

@@ -218,19 +218,15 @@ def test_a_managed_plan_shows_the_money(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.fixture
 def tell() -> Iterator[Any]:
     """Send an event to whoever listens."""
-    from tasks import progress
+    from tasks import listening
 
-    def send(event: Any) -> None:
-        for listener in list(progress.listeners):
-            listener(event)
-
-    yield send
-    assert progress.listeners == []
+    yield listening.tell
+    assert listening.listeners == []
 
 
 def test_without_a_terminal_progress_is_plain_lines(tell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Start, end and now and then a line in between, on stderr, without escape codes."""
-    from tasks.progress import StageFinished, StageStarted
+    from tasks.listening import Said, StageFinished, StageStarted
 
     with flows.live.live_progress():
         tell(StageStarted("train"))
@@ -238,6 +234,7 @@ def test_without_a_terminal_progress_is_plain_lines(tell: Any, capsys: pytest.Ca
         monkeypatch.setattr(flows.live.time, "monotonic", lambda: 1e9)
         tell(("train", Progress(done=2, total=9, unit="steps", text="loss 2.0\x1b[2J")))
         tell(StageFinished("train", 12.3, cached=False))
+        tell(Said("The server is away."))
         tell(StageFinished("gate", 0.3, cached=True))
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -245,13 +242,14 @@ def test_without_a_terminal_progress_is_plain_lines(tell: Any, capsys: pytest.Ca
         "train: started",
         "train: 2/9 steps · loss 2.0⟨U+001B⟩[2J",
         "train: done in 12.3 s",
+        "The server is away.",
         "gate: already done",
     ]
 
 
 def test_on_a_terminal_each_stage_has_a_line(tell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Done, cached and failed stages are marked; figures of a running one stand beside its bar."""
-    from tasks.progress import StageFinished, StageStarted
+    from tasks.listening import Said, StageFinished, StageStarted
 
     stream = io.StringIO()
     monkeypatch.setattr(flows.live, "Console", lambda **_: Console(file=stream, force_terminal=True, width=80, _environ={"TERM": "xterm"}))
@@ -261,6 +259,7 @@ def test_on_a_terminal_each_stage_has_a_line(tell: Any, monkeypatch: pytest.Monk
             tell(StageStarted("ingest"))
             tell(StageFinished("ingest", 0.3, cached=True))
             tell(StageFinished("split", 0.3, cached=False))
+            tell(Said("The server is away."))
             tell(("train", Progress(done=12, total=56, unit="steps", text="loss 0.154, validation 0.417")))
             raise RuntimeError
 
@@ -270,4 +269,5 @@ def test_on_a_terminal_each_stage_has_a_line(tell: Any, monkeypatch: pytest.Monk
     text = "\n".join(re.sub(r"\x1b\[.*?[A-Za-z]", "", line) for line in last)
     assert re.search(r"✓ ingest\s+already done\s+300 ms", text)
     assert re.search(r"✓ split\s+300 ms", text)
+    assert "! The server is away." in ESCAPE.sub("", stream.getvalue())
     assert re.search(r"✗ train\s+━.*12/56 steps · loss 0.154, validation 0.417", text)
