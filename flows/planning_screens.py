@@ -51,7 +51,7 @@ def _money(estimate: Answer) -> Table:
         each = f"{usd(1e6 * line['usd_per_unit'])} / 1M" if tokens else f"{usd(line['usd_per_unit'])} / {line['unit']}"
         table.add_row(plain(line["what"]), Text(quantity, "dim"), Text(each, "dim"), usd(line["usd"]))
     table.add_row(Text("in all", "bold"), "", "", Text(usd(estimate["usd"]), "bold"))
-    table.add_row(Text("with every answer as long as its request allows", "dim"), "", "", Text(usd(estimate["longest_usd"]), "dim"))
+    table.add_row(Text("with every answer at its longest", "dim"), "", "", Text(usd(estimate["longest_usd"]), "dim"))
     return table
 
 

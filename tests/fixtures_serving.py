@@ -23,8 +23,8 @@ DEAD = "dead"
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    """An empty store."""
+def leases_at() -> MemoryStore:
+    """An empty store, for leases."""
     return MemoryStore()
 
 

@@ -19,89 +19,89 @@ NONE = pytest.approx(0, abs=0.01)
 """What a use takes that does nothing."""
 
 
-def heard(store: MemoryStore, tuner: MemoryTuner, use: str = "evaluate") -> list[float | None]:
+def heard(leases_at: MemoryStore, tuner: MemoryTuner, use: str = "evaluate") -> list[float | None]:
     """Use the model and return what is heard of deployments."""
     hours: list[float | None] = []
-    with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK, hours.append, use):
+    with served(tuner, leases_at, "tuned-1", NAME, OPTIONS, 1.7, QUICK, hours.append, use):
         pass
     return hours
 
 
-def test_the_next_try_counts_what_a_dead_one_left_running(store: MemoryStore, tuner: MemoryTuner) -> None:
+def test_the_next_try_counts_what_a_dead_one_left_running(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
     """Until the next try begins; what it uses itself comes after. Of another use nothing is counted here, but kept for it."""
-    left_behind(store, tuner, minutes=60, use="evaluate")
-    left_behind(store, tuner, minutes=120, use="forgetting", holder="other")
-    assert heard(store, tuner) == [HOUR, NONE]
+    left_behind(leases_at, tuner, minutes=60, use="evaluate")
+    left_behind(leases_at, tuner, minutes=120, use="forgetting", holder="other")
+    assert heard(leases_at, tuner) == [HOUR, NONE]
     assert not tuner.running
-    assert [key.startswith(PAST) for key in store.objects] == [True]
-    assert heard(store, tuner, "forgetting") == [pytest.approx(2, abs=0.01), NONE]
-    assert not store.objects
+    assert [key.startswith(PAST) for key in leases_at.objects] == [True]
+    assert heard(leases_at, tuner, "forgetting") == [pytest.approx(2, abs=0.01), NONE]
+    assert not leases_at.objects
 
 
-def test_what_a_sweep_took_down_is_counted_until_then(store: MemoryStore, tuner: MemoryTuner) -> None:
+def test_what_a_sweep_took_down_is_counted_until_then(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
     """Also hours later. A run of which nobody counts hours leaves nothing to be counted."""
-    left_behind(store, tuner, minutes=60, use="evaluate")
-    left_behind(store, tuner, minutes=60, holder="nobody")
-    assert swept(store, tuner).deployments[0].removed
-    assert len(store.objects) == 1
-    assert heard(store, tuner) == [HOUR, NONE]
-    assert not store.objects
+    left_behind(leases_at, tuner, minutes=60, use="evaluate")
+    left_behind(leases_at, tuner, minutes=60, holder="nobody")
+    assert swept(leases_at, tuner).deployments[0].removed
+    assert len(leases_at.objects) == 1
+    assert heard(leases_at, tuner) == [HOUR, NONE]
+    assert not leases_at.objects
 
 
 @pytest.mark.parametrize("noticed", ["a sweep", "the next try"])
-def test_of_what_is_gone_by_itself_nobody_knows(store: MemoryStore, tuner: MemoryTuner, noticed: str) -> None:
+def test_of_what_is_gone_by_itself_nobody_knows(leases_at: MemoryStore, tuner: MemoryTuner, noticed: str) -> None:
     """Somebody took it down at the provider's console: that it ran is said, and no hours are made up."""
-    left_behind(store, tuner, minutes=60, use="evaluate")
+    left_behind(leases_at, tuner, minutes=60, use="evaluate")
     tuner.running.clear()
     if noticed == "a sweep":
-        swept(store, tuner)
-    assert heard(store, tuner) == [None, NONE]
-    assert not store.objects
+        swept(leases_at, tuner)
+    assert heard(leases_at, tuner) == [None, NONE]
+    assert not leases_at.objects
 
 
-def test_a_deployment_that_stops_by_itself_is_paid_for_until_then(store: MemoryStore, tuner: MemoryTuner) -> None:
+def test_a_deployment_that_stops_by_itself_is_paid_for_until_then(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
     """Nobody asked it anything after the kill, so that it was idle from then on."""
-    left_behind(store, tuner, minutes=600, use="evaluate")
+    left_behind(leases_at, tuner, minutes=600, use="evaluate")
     tuner.running[NAME] = tuner.running[NAME].model_copy(update={"idle_s": 1800.0})
-    assert heard(store, tuner) == [pytest.approx(0.5, abs=0.01), NONE]
+    assert heard(leases_at, tuner) == [pytest.approx(0.5, abs=0.01), NONE]
 
 
-def test_of_a_try_that_may_be_alive_nobody_knows(store: MemoryStore, tuner: MemoryTuner, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_a_try_that_may_be_alive_nobody_knows(leases_at: MemoryStore, tuner: MemoryTuner, caplog: pytest.LogCaptureFixture) -> None:
     """Its lease was renewed a moment ago: the deployment is left to it, and the hours that come are said to be unknown."""
-    left_behind(store, tuner, minutes=1, use="evaluate")
-    assert heard(store, tuner) == [NONE, None]
+    left_behind(leases_at, tuner, minutes=1, use="evaluate")
+    assert heard(leases_at, tuner) == [NONE, None]
     assert set(tuner.running) == {NAME}
     assert SWEEP in caplog.text
 
 
-def test_one_that_dies_while_the_next_try_is_at_work_is_counted_until_that_began(store: MemoryStore, tuner: MemoryTuner) -> None:
+def test_one_that_dies_while_the_next_try_is_at_work_is_counted_until_that_began(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
     """From then on the hours are the next try's own."""
-    left_behind(store, tuner, minutes=1, use="evaluate")
+    left_behind(leases_at, tuner, minutes=1, use="evaluate")
     hours: list[float | None] = []
-    with served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK, hours.append, "evaluate"):
-        left_behind(store, tuner, minutes=60, use="evaluate")
+    with served(tuner, leases_at, "tuned-1", NAME, OPTIONS, 1.7, QUICK, hours.append, "evaluate"):
+        left_behind(leases_at, tuner, minutes=60, use="evaluate")
         assert hours == []
     assert hours == [NONE, HOUR]
     assert not tuner.running
-    assert not store.objects
+    assert not leases_at.objects
 
 
-def test_a_try_that_could_not_take_it_down_is_counted_by_the_next(store: MemoryStore, tuner: MemoryTuner) -> None:
+def test_a_try_that_could_not_take_it_down_is_counted_by_the_next(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
     """Its own hours are not said yet: they go on."""
     tuner.take_downs = [TransientError("not now")]
     hours: list[float | None] = []
-    with pytest.raises(TransientError), served(tuner, store, "tuned-1", NAME, OPTIONS, 1.7, QUICK, hours.append, "evaluate"):
+    with pytest.raises(TransientError), served(tuner, leases_at, "tuned-1", NAME, OPTIONS, 1.7, QUICK, hours.append, "evaluate"):
         pass
     assert hours == []
-    (lease,) = read_leases(store)
+    (lease,) = read_leases(leases_at)
     then = datetime.now(UTC) - timedelta(hours=1)
-    left_behind(store, tuner, holder=lease.holder, use="evaluate", stuck=True, leaving=True, since=then)
-    assert heard(store, tuner) == [HOUR, NONE]
+    left_behind(leases_at, tuner, holder=lease.holder, use="evaluate", stuck=True, leaving=True, since=then)
+    assert heard(leases_at, tuner) == [HOUR, NONE]
 
 
-def test_two_sweeps_count_it_once(store: MemoryStore, tuner: MemoryTuner) -> None:
+def test_two_sweeps_count_it_once(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
     """The second finds neither deployment nor lease."""
-    left_behind(store, tuner, use="evaluate")
+    left_behind(leases_at, tuner, use="evaluate")
     for _ in range(2):
-        swept(store, tuner, minutes=LAPSED)
-    assert len([hours for hours in heard(store, tuner) if hours != NONE]) == 1
+        swept(leases_at, tuner, minutes=LAPSED)
+    assert len([hours for hours in heard(leases_at, tuner) if hours != NONE]) == 1

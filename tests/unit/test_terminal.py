@@ -188,7 +188,7 @@ def test_a_managed_plan_shows_the_money(capsys: pytest.CaptureFixture[str]) -> N
     """Lines with quantity and price, the sum, and what the limits mean for it."""
     line = {"what": "training", "quantity": 46599.0, "unit": "tokens", "usd_per_unit": 5e-6, "usd": 0.232995}
     hour = {"what": "hosting, for the evaluation", "quantity": 2.0, "unit": "hour", "usd_per_unit": 1.7, "usd": 3.4}
-    limits = {"max_usd": 3, "allowed": False, "approve_above_usd": 1, "needs_approval": True, "approve_within_hours": 24}
+    limits = {"max_usd": 3, "allowed": False, "approve_above_usd": 1, "needs_approval": True, "approve_within_hours": 24, "beyond": ""}
     split = {"total": 10}
     answer = {
         "name": "a",
@@ -198,7 +198,7 @@ def test_a_managed_plan_shows_the_money(capsys: pytest.CaptureFixture[str]) -> N
         "training": {"epochs": 3, "tokens": 46599},
         "stages": [{"name": "wait", "what": "wait for the job", "seconds": None}],
         "seconds_note": "it takes its time",
-        "estimate": {"lines": [line, hour], "usd": 3.632995, "warnings": ["old prices"]},
+        "estimate": {"lines": [line, hour], "usd": 3.632995, "longest_usd": 5.1, "warnings": ["old prices"]},
         "limits": limits | {"monthly_usd": 500, "project": "default"},
         "warnings": [],
     }
@@ -207,6 +207,7 @@ def test_a_managed_plan_shows_the_money(capsys: pytest.CaptureFixture[str]) -> N
     assert "training 46,599 tokens $5 / 1M $0.23" in text
     assert "hosting, for the evaluation 2 hours $1.70 / hour $3.40" in text
     assert "in all $3.63" in text
+    assert "with every answer at its longest $5.10" in text
     assert "wait wait for the job ?" in text
     assert "✗ above budget.max_usd, $3: a run would be refused" in text
     assert "a person has to say yes within 24 hours" in text
