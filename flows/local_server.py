@@ -110,7 +110,7 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite has one writer at a time; on a busy machine its turn can take longer than 10 s
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "20",  # on a busy machine SQLite's turn to write takes longer than the 10 s of the default
         "DO_NOT_TRACK": "1",
         **KEEPS_LEASES,
     }
@@ -130,8 +130,15 @@ def healthy(api_url: str) -> bool:
 
 
 def create_work_pool(api_url: str) -> None:
-    """Make the pool that prefect.yaml deploys to: Prefect refuses to deploy to one that is not there."""
-    body = json.dumps({"name": WORK_POOL, "type": "process"}).encode()
+    """Make the pool that prefect.yaml deploys to: Prefect refuses to deploy to one that is not there.
+
+    Its runs do not print through their worker, as those of the pools in ``deployments/``: one whose worker was killed would die of its next
+    line, without a word to the server.
+    """
+    with urllib.request.urlopen(f"{api_url}/collections/views/aggregate-worker-metadata", timeout=30) as answer:  # noqa: S310 - our own loopback address
+        template = json.load(answer)["prefect"]["process"]["default_base_job_configuration"]
+    template["variables"]["properties"]["stream_output"]["default"] = False
+    body = json.dumps({"name": WORK_POOL, "type": "process", "base_job_template": template}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{api_url}/work_pools/", data=body, headers=headers)  # noqa: S310 - our own loopback address
     try:
