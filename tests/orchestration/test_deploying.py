@@ -273,8 +273,14 @@ def test_a_failed_run_and_a_verdict_are_told_to_every_channel(told: list[bytes],
     for name, payload in (("approval.needed", asked), ("verdict.reached", verdict)):
         event = {"event": f"prooftune.{name}", "resource": resource, "payload": payload, "id": str(uuid4())}
         client.request("POST", "/events", json=[event | {"occurred": datetime.now(UTC).isoformat()}])
-    await_true("six messages", lambda: len(told) >= 6, 60)
-    messages = sorted((message["subject"], message["body"]) for message in map(json.loads, told))
+
+    def heard() -> list[tuple[str, str]]:
+        """What was told, but for runs of the schedules that no worker takes here."""
+        messages = sorted((message["subject"], message["body"]) for message in map(json.loads, told))
+        return [(subject, body) for subject, body in messages if not subject.endswith(" is late")]
+
+    await_true("six messages", lambda: len(heard()) >= 6, 60)
+    messages = heard()
     assert len(messages) == 6
     assert messages[0::2] == messages[1::2]
     failed, approval, promoted = messages[0::2]
