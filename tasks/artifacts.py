@@ -49,6 +49,9 @@ def asked_once_while_away() -> Iterator[None]:
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0} if _away.is_set() else {}):
             yield
+    except httpx.HTTPStatusError:
+        _away.clear()  # it answers
+        raise
     except (httpx.TransportError, RuntimeError) as error:
         if not _away.is_set() and (isinstance(error, httpx.TransportError) or cannot_reach(error)):
             _away.set()
