@@ -25,9 +25,10 @@ def call(api: str, path: str, body: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def run(server: dict[str, Any], home: dict[str, str], toy_folder: Path) -> dict[str, Any]:
-    """A run of the toy spec to its verdict: the flow run, its task runs, artifacts and logs."""
-    done = prooftune("run", str(toy_folder / "spec.yaml"), "--json", env=home)
+def run(server: dict[str, Any], home: dict[str, str], toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run of the toy spec to its verdict, in a store of its own: the flow run, its task runs, artifacts and logs."""
+    store = f"store.uri={tmp_path_factory.mktemp('shown')}"
+    done = prooftune("run", str(toy_folder / "spec.yaml"), "--json", "--set", store, env=home)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     mine = {"flow_runs": {"id": {"any_": [result["ui_url"].rpartition("/")[2]]}}}
