@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP := .venv/bin/pip install --disable-pip-version-check --quiet
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: demo demo-managed up down e2e test test-all check lint types layers docs lock clean
+.PHONY: demo demo-managed up down e2e test test-slow test-all check lint types layers docs lock clean
 
 demo: .venv/installed ## the main job on about 700 support tickets: 10 minutes on 2 cores
 	.venv/bin/prooftune demo
@@ -19,6 +19,10 @@ down: ## stop exactly what `make up` or `prooftune up` started; all data stays
 
 test: .venv/installed-dev ## every fast test, in under 10 minutes on 2 cores
 	$(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
+
+test-slow: .venv/installed-dev ## those slow tests that need neither a worker, a browser nor half an hour: CI runs them
+	$(PYTEST) -n 2 --dist loadfile -m "slow and not gpu" tests/unit tests/contracts tests/faults \
+	  tests/e2e/test_main_job.py tests/e2e/test_failures.py tests/e2e/test_decision.py $(ARGS)
 
 test-all: .venv/installed-dev ## the slow tests as well
 	$(PYTEST) -n 2 --dist loadfile $(ARGS)
