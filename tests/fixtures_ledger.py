@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from prooftune.errors import Problem, TransientError
 from prooftune.providers.ledger import Entry, Ledger
-from prooftune.providers.submission import Patience
+from prooftune.providers.submission import Patience, Rows, submit
 from prooftune.providers.tuning import Capability, Checkpoint, Deployment, Event, Files, Job, Order
 from prooftune.spec import Hyperparameters, Objective, Provider
 from prooftune.storage import objects
 
+ROWS = Rows(Path("train.jsonl"), Path("validation.jsonl"))
 QUICK = Patience(first_pause_s=0.001, longest_pause_s=0.002, search_s=0.03, request_s=0.03)
 RUNNING = Job(id="job-1", status="running", told="running")
 SUCCEEDED = Job(id="job-1", status="succeeded", told="succeeded", model="tuned-1", billed_tokens=600)
@@ -191,6 +192,11 @@ def intent_of(order: Order) -> Entry:
 
 
 STATES = ("intended", "submitting", "submitted", "ended", "failed", "needs_reconciliation")
+
+
+def submitted(tuner: MemoryTuner, ledger: Ledger, patience: Patience = QUICK) -> Entry:
+    """Run the command once."""
+    return submit(tuner, ledger, intent_of(order_of()), ROWS, patience)
 
 
 def entry_in(ledger: Ledger, state: str, order: Order) -> Entry:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures_ledger import FAILED, QUICK, RUNNING, SUCCEEDED, MemoryStore, MemoryTuner, entry_in, intent_of, order_of
+from fixtures_ledger import FAILED, QUICK, ROWS, RUNNING, SUCCEEDED, MemoryStore, MemoryTuner, entry_in, intent_of, order_of, submitted
 from fixtures_stand_ins import StandIn, open_stand_in
 
 from prooftune.errors import EnvironmentLacks, NeedsReconciliation, OutcomeUnknown, ProoftuneError, SpecError, TransientError
@@ -23,7 +23,6 @@ from prooftune.providers.tuning import Event, Files, Job
 from prooftune.spec import Provider
 from prooftune.storage.local import LocalStore
 
-ROWS = Rows(Path("train.jsonl"), Path("validation.jsonl"))
 UNKNOWN = OutcomeUnknown("no answer")
 LOSSES = [Event(id=f"event-{step}", at=None, text=f"step {step}", metrics={"step": step, "train_loss": 1 / step}) for step in range(1, 7)]
 
@@ -38,11 +37,6 @@ def ledger() -> Ledger:
 def tuner() -> MemoryTuner:
     """A provider in memory that takes no idempotency key."""
     return MemoryTuner()
-
-
-def submitted(tuner: MemoryTuner, ledger: Ledger, patience: Patience = QUICK) -> Entry:
-    """Run the command once."""
-    return submit(tuner, ledger, intent_of(order_of()), ROWS, patience)
 
 
 def test_one_order_is_one_request(tuner: MemoryTuner, ledger: Ledger) -> None:

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_ledger import QUICK, MemoryStore, MemoryTuner, intent_of, order_of
+from fixtures_ledger import QUICK, MemoryStore, MemoryTuner, order_of, submitted
 from fixtures_stand_ins import open_stand_in
 
 from prooftune.errors import EnvironmentLacks, NeedsReconciliation, OutcomeUnknown, ProoftuneError, SpecError, TransientError
 from prooftune.providers.ledger import Entry, Ledger
-from prooftune.providers.submission import Patience, Rows, submit
+from prooftune.providers.submission import Rows, submit
 from prooftune.providers.tuning import Files
 from prooftune.storage.local import LocalStore
-
-ROWS = Rows(Path("train.jsonl"), Path("validation.jsonl"))
 
 
 @pytest.fixture
@@ -29,11 +27,6 @@ def ledger() -> Ledger:
 def tuner() -> MemoryTuner:
     """A provider in memory that takes no idempotency key."""
     return MemoryTuner()
-
-
-def submitted(tuner: MemoryTuner, ledger: Ledger, patience: Patience = QUICK) -> Entry:
-    """Run the command once."""
-    return submit(tuner, ledger, intent_of(order_of()), ROWS, patience)
 
 
 def test_a_claim_that_has_become_old_sends_nothing(ledger: Ledger, tuner: MemoryTuner) -> None:
