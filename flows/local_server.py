@@ -135,8 +135,9 @@ def create_work_pool(api_url: str) -> None:
     Its runs do not print through their worker, as those of the pools in ``deployments/``: one whose worker was killed would die of its next
     line, without a word to the server.
     """
-    with urllib.request.urlopen(f"{api_url}/collections/views/aggregate-worker-metadata", timeout=30) as answer:  # noqa: S310 - our own loopback address
-        template = json.load(answer)["prefect"]["process"]["default_base_job_configuration"]
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()  # the server's own copy comes from the internet
     template["variables"]["properties"]["stream_output"]["default"] = False
     body = json.dumps({"name": WORK_POOL, "type": "process", "base_job_template": template}).encode()
     headers = {"Content-Type": "application/json"}
