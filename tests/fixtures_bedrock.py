@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fixtures_stand_ins import StandIn
 
 from prooftune.providers.bedrock import BedrockTuner
+from prooftune.providers.tuning import Files, Job, Order
 from prooftune.sandbox.bedrock import BedrockApi
 from prooftune.sandbox.http import serving
 from prooftune.sandbox.models import CannedBrain
@@ -49,3 +50,24 @@ def options(address: str | None) -> Provider:
         bucket="s3://tickets-tuning/rows",
         role_arn=f"arn:aws:iam::{ACCOUNT}:role/tuning",
     )
+
+
+def ordered(here: StandIn, model: str = MODEL, **changes: Any) -> tuple[Order, Files]:
+    """Return an order with its rows, in the form of its model, uploaded."""
+    rows = here.folder / "rows.jsonl"
+    here.tuner.write_rows(here.examples(), "Sort the ticket.", "supervised", rows, model)
+    order = here.order(rows, model=model, **changes)
+    assert here.tuner.check_rows(rows, order, "train") == []
+    return order, here.uploaded(rows, order)
+
+
+def tuned(here: StandIn, model: str = MODEL) -> Job:
+    """Return a job that has succeeded."""
+    job = here.tuner.create(*ordered(here, model))
+    here.api.works.settle()
+    return here.tuner.job(job.id)
+
+
+def seen(here: StandIn, operation: str) -> int:
+    """Count the requests of an operation."""
+    return sum(name == operation for name, _, _ in here.api.seen)

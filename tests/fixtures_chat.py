@@ -17,6 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from prooftune.providers.chat import ChatModel, open_chat
+from prooftune.types import Message
+
 Chat = list[dict[str, str]]
 Json = dict[str, Any]
 
@@ -326,3 +329,33 @@ def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     yield server
     listening.shutdown()
     listening.server_close()
+
+
+PROVIDERS = ["openai", "anthropic"]
+
+
+PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+
+
+CREATED = {"openai": "/v1/batches", "anthropic": "/v1/messages/batches"}
+
+
+Open = Callable[[str], ChatModel]
+
+
+def prompts(count: int) -> list[list[Message]]:
+    """Return prompts with a system message."""
+    return [[Message(role="system", content="Be brief."), Message(role="user", content=f"question {n}")] for n in range(count)]
+
+
+@pytest.fixture
+def opened(chat_server: ChatServer) -> Open:
+    """Open a client of the server by the provider's name."""
+    return lambda provider: open_chat(provider, "judge-1", getattr(chat_server, provider))
+
+
+def batched(provider: str, server: ChatServer) -> list[Json]:
+    """Return the requests inside the batches."""
+    if provider == "openai":
+        return [json.loads(line)["body"] for name, text in server.files.items() if name.startswith("file-") for line in text.splitlines()]
+    return [request["params"] for batch in server.batches.values() for request in batch["requests"]]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from fixtures_stand_ins import StandIn
 
 from prooftune.providers.together import TogetherTuner
+from prooftune.providers.tuning import Order
+from prooftune.sandbox.faults import Fault, Kind
 from prooftune.sandbox.http import Operation, Reply, Request, Route, serving
 from prooftune.sandbox.models import CannedBrain
 from prooftune.sandbox.together import TogetherApi
@@ -69,3 +71,22 @@ class RecordingApi(TogetherApi):
             return reply
 
         return operation
+
+
+def fault(here: StandIn, kind: Kind, operation: str, value: str = "", times: int = 1) -> Fault:
+    """Order a fault."""
+    return here.api.faults.order(kind, operation, times=times, value=value)
+
+
+def asked(here: StandIn, operation: str) -> int:
+    """Return how often an operation was asked for."""
+    return [name for name, _, _ in here.api.seen].count(operation)
+
+
+def tuned(here: StandIn) -> tuple[Order, str]:
+    """Tune a model; return its order and its name."""
+    rows = here.rows()
+    order = here.order(rows)
+    job = here.tuner.create(order, here.uploaded(rows, order))
+    here.api.works.settle()
+    return order, str(here.tuner.job(job.id).model)

@@ -8,41 +8,21 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from fixtures_chat import CREATED, PATHS, PROVIDERS, Chat, ChatServer, Json, Open, batched, prompts
 from tests_support import ROOT
 
 from prooftune.errors import DataError, EnvironmentLacks, ProoftuneError, SpecError, TransientError
-from prooftune.evaluation.answers.api_answerer import KEPT, ROOM_TO_THINK, api_answerer
 from prooftune.providers import calls
 from prooftune.providers.calls import Failure, retry_after
-from prooftune.providers.chat import REQUESTS_AT_ONCE, ChatModel, open_chat
+from prooftune.providers.chat import REQUESTS_AT_ONCE, open_chat
 from prooftune.providers.openai import Parameters
-from prooftune.spec import Contestant
-from prooftune.types import Message, Progress
-
-if TYPE_CHECKING:
-    from fixtures_chat import Chat, ChatServer, Json
+from prooftune.types import Message
 
 pytest_plugins = ["fixtures_chat"]
-
 DESCRIPTION = ROOT.parent / "shared" / "openapi" / "openai.json"
-PROVIDERS = ["openai", "anthropic"]
-PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
-CREATED = {"openai": "/v1/batches", "anthropic": "/v1/messages/batches"}
-Open = Callable[[str], ChatModel]
-
-
-def prompts(count: int) -> list[list[Message]]:
-    """Return prompts with a system message."""
-    return [[Message(role="system", content="Be brief."), Message(role="user", content=f"question {n}")] for n in range(count)]
-
-
-@pytest.fixture
-def opened(chat_server: ChatServer) -> Open:
-    """Open a client of the server by the provider's name."""
-    return lambda provider: open_chat(provider, "judge-1", getattr(chat_server, provider))
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -309,164 +289,6 @@ def test_tool_messages_cannot_be_sent(opened: Open) -> None:
         list(opened("openai").complete([[Message(role="tool", content="4")]], max_tokens=9))
 
 
-# Batches
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_batch_answers_in_order(provider: str, opened: Open, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Results in any order are matched by custom id; progress is reported; one question was asked directly first."""
-    chat_server.polls = 3
-    seen: list[Progress] = []
-    found = opened(provider).complete_batch(prompts(12), max_tokens=9, folder=tmp_path, report=seen.append)
-    assert [answer.text for answer in found] == [f"echo: question {n}" for n in range(12)]
-    assert {answer.latency_s for answer in found} == {None}
-    assert [progress.done for progress in seen] == [0, 0, 12]
-    assert len(chat_server.asked(CREATED[provider])) == 1
-    assert len(chat_server.asked(PATHS[provider])) == 1
-
-
-def test_a_batch_sends_what_the_model_takes(opened: Open, chat_server: ChatServer, tmp_path: Path) -> None:
-    """What the first, direct question taught about parameters holds for the whole batch."""
-    chat_server.order("400", containing="completions", message="`temperature` is not supported")
-    opened("openai").complete_batch(prompts(2), max_tokens=9, folder=tmp_path)
-    assert [set(body) for body in batched("openai", chat_server)] == [{"model", "messages", "max_tokens", "seed"}] * 2
-
-
-def batched(provider: str, server: ChatServer) -> list[Json]:
-    """Return the requests inside the batches."""
-    if provider == "openai":
-        return [json.loads(line)["body"] for name, text in server.files.items() if name.startswith("file-") for line in text.splitlines()]
-    return [request["params"] for batch in server.batches.values() for request in batch["requests"]]
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("lost", [False, True], ids=["ticket kept", "ticket lost"])
-def test_a_batch_is_submitted_once(provider: str, lost: bool, opened: Open, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A process that dies while it waits finds its batch again: by the id it wrote down, or at the provider if that is lost too."""
-    chat_server.polls = 10**6
-
-    def die(progress: Progress) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        opened(provider).complete_batch(prompts(3), max_tokens=9, folder=tmp_path, report=die)
-    [ticket] = tmp_path.iterdir()
-    [batch] = chat_server.batches
-    assert json.loads(ticket.read_text()) == {"batch": batch}
-    if lost:
-        ticket.unlink()
-    chat_server.batches[batch]["polls"] = chat_server.polls = 2
-    looked_up = len(chat_server.asked(CREATED[provider], "GET"))
-    found = opened(provider).complete_batch(prompts(3), max_tokens=9, folder=tmp_path)
-    assert [answer.text for answer in found] == [f"echo: question {n}" for n in range(3)]
-    assert len(chat_server.asked(CREATED[provider])) == 1
-    assert len(chat_server.asked(CREATED[provider], "GET")) - looked_up == lost
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_lost_answer_to_submitting_is_no_second_batch(provider: str, opened: Open, chat_server: ChatServer, tmp_path: Path) -> None:
-    """The connection broke after the provider had made the batch: it is looked for and found, also by a later attempt, on any page."""
-    chat_server.page = 1
-    chat_server.order("lose answer", containing=CREATED[provider], method="POST")
-    opened(provider).complete_batch(prompts(2), max_tokens=9, folder=tmp_path)
-    [ticket] = tmp_path.iterdir()
-    ticket.unlink()
-    opened(provider).complete_batch(prompts(2), max_tokens=8, folder=tmp_path)  # another batch of the same size, and newer
-    found = opened(provider).complete_batch(prompts(2), max_tokens=9, folder=tmp_path)
-    assert [answer.text for answer in found] == ["echo: question 0", "echo: question 1"]
-    assert len(chat_server.asked(CREATED[provider])) == 2
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_other_questions_are_another_batch(provider: str, opened: Open, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A batch of the same size with other questions is not taken for ours."""
-    chat_server.answer = lambda chat: chat[-1]["content"].upper()
-    opened(provider).complete_batch(prompts(3), max_tokens=9, folder=tmp_path)
-    found = opened(provider).complete_batch(prompts(4)[1:], max_tokens=9, folder=tmp_path)
-    assert [answer.text for answer in found] == ["QUESTION 1", "QUESTION 2", "QUESTION 3"]
-    assert len(chat_server.asked(CREATED[provider])) == 2
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_what_a_batch_leaves_unanswered_is_asked_directly(provider: str, opened: Open, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A request that failed or expired inside the batch is neither lost nor made up."""
-    chat_server.skip = lambda custom_id: custom_id.endswith("-1")
-    found = opened(provider).complete_batch(prompts(3), max_tokens=9, folder=tmp_path)
-    assert [answer.text for answer in found] == [f"echo: question {n}" for n in range(3)]
-    assert [answer.latency_s is None for answer in found] == [True, False, True]
-
-
-@pytest.mark.parametrize(
-    ("provider", "ending", "why"), [("openai", "failed", "enqueued token limit"), ("anthropic", "cancelled", "cancelled")]
-)
-def test_a_batch_that_failed_can_be_submitted_anew(
-    provider: str, ending: str, why: str, opened: Open, chat_server: ChatServer, tmp_path: Path
-) -> None:
-    """A batch that came to nothing is an error that says why, and does not stand in the way of the next."""
-    chat_server.ending = ending
-    with pytest.raises(EnvironmentLacks, match=why):
-        opened(provider).complete_batch(prompts(2), max_tokens=9, folder=tmp_path)
-    if provider == "openai":
-        chat_server.batches["batch_0"]["metadata"] = {}  # the server shows one ending for all
-    else:
-        del chat_server.batches["msgbatch_0"]
-        chat_server.batches["gone"] = {"id": "gone", "created_at": 0, "polls": 0, "requests": []}
-    chat_server.ending = "completed"
-    assert len(opened(provider).complete_batch(prompts(2), max_tokens=9, folder=tmp_path)) == 2
-    assert len(chat_server.asked(CREATED[provider])) == 2
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("found", [False, True], ids=["submitted anew", "found again"])
-def test_a_ticket_of_a_batch_that_is_gone_is_thrown_away(
-    provider: str, found: bool, opened: Open, chat_server: ChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A batch id that the provider does not know does not fail for ever: the batch is looked up, or submitted again."""
-    model = opened(provider)
-    model.complete_batch(prompts(2), max_tokens=9, folder=tmp_path)
-    [ticket] = tmp_path.iterdir()
-    if found:
-        ticket.write_text('{"batch": "batch_of_old"}')
-        chat_server.order("404", containing="batch_of_old", message="No batch found with id")
-    else:
-        [(name, batch)] = chat_server.batches.items()
-        chat_server.batches.clear()
-        chat_server.batches["other"] = batch | {"id": "other", "metadata": {}, "requests": []}  # ids are given by count
-        chat_server.order("404", containing=name, message="No batch found with id")
-    answers = model.complete_batch(prompts(2), max_tokens=9, folder=tmp_path)
-    assert [answer.text for answer in answers] == ["echo: question 0", "echo: question 1"]
-    assert len(chat_server.asked(CREATED[provider])) == (1 if found else 2)
-    assert "is gone" in caplog.text
-    assert json.loads(ticket.read_text())["batch"] in chat_server.batches
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_results_that_are_gone_are_asked_for_anew(provider: str, opened: Open, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A batch that is still listed, but whose answers were deleted, is not waited for again."""
-    model = opened(provider)
-    model.complete_batch(prompts(2), max_tokens=9, folder=tmp_path)
-    [name] = chat_server.batches
-    chat_server.order("404", times=100, containing=f"{name}-output" if provider == "openai" else f"{name}/results", message="No such file")
-    assert len(model.complete_batch(prompts(2), max_tokens=9, folder=tmp_path)) == 2
-    assert len(chat_server.asked(CREATED[provider])) == 2
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_batch_elsewhere_is_another_batch(provider: str, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A ticket of one server means nothing to another, although questions and model are the same."""
-    address = getattr(chat_server, provider)
-    for base_url in (address, address.replace("127.0.0.1", "localhost"), address):
-        open_chat(provider, "judge-1", base_url).complete_batch(prompts(2), max_tokens=9, folder=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
-    assert len(chat_server.asked(CREATED[provider])) == 2
-
-
-def test_nothing_to_ask_is_no_batch(opened: Open, chat_server: ChatServer, tmp_path: Path) -> None:
-    """No prompts, no request."""
-    assert opened("openai").complete_batch([], max_tokens=9, folder=tmp_path) == []
-    assert chat_server.seen == []
-
-
 # OpenAI's description
 
 
@@ -508,100 +330,6 @@ def test_the_description_refuses_what_is_wrong() -> None:
     assert errors_by(description, "CreateChatCompletionRequest", {"model": "m"})
     assert errors_by(description, "CreateBatchRequest", {"input_file_id": "f", "endpoint": "/v1/nowhere", "completion_window": "24h"})
     assert errors_by(description, "Batch", {"id": "b"})
-
-
-# A contestant
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_an_api_model_is_a_contestant(provider: str, chat_server: ChatServer) -> None:
-    """The rung larger_model gets answers in order, with tokens, latency and progress; a refusal is an answer."""
-    said: list[Progress] = []
-    contestant = Contestant.model_validate({"provider": provider, "model": "big", "base_url": getattr(chat_server, provider)})
-    answerer = api_answerer(contestant)
-    found = answerer.answer(prompts(3), max_new_tokens=5, report=said.append)
-    assert (answerer.model, answerer.batch_size) == ("big", REQUESTS_AT_ONCE)
-    assert [answer.text for answer in found] == [f"echo: question {n}" for n in range(3)]
-    assert all(answer.finished and answer.latency_s > 0 and answer.prompt_tokens == 4 for answer in found)
-    assert [progress.done for progress in said] == [1, 2, 3]
-    assert answerer.answer([], max_new_tokens=5) == []
-    chat_server.order("refusal")
-    assert not answerer.answer(prompts(1), max_new_tokens=5)[0].finished
-
-
-def larger(provider: str, server: ChatServer) -> Contestant:
-    """Return a contestant at the server."""
-    return Contestant.model_validate({"provider": provider, "model": "big", "base_url": getattr(server, provider)})
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize(("asked", "sent"), [(6, ROOM_TO_THINK), (5000, 5000)])
-def test_a_contestant_has_room_to_think(provider: str, asked: int, sent: int, chat_server: ChatServer) -> None:
-    """An API's limit covers what the model thinks first: the few tokens of an answer would leave a thinking model silent."""
-    api_answerer(larger(provider, chat_server)).answer(prompts(2), max_new_tokens=asked)
-    assert {body["max_tokens"] for body in chat_server.asked(PATHS[provider])} == {sent}
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_contestant_that_only_thinks_is_an_error(provider: str, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Silence because the limit ran out is not scored as an answer; a few are, and refusals are no silence."""
-    chat_server.answer = lambda chat: ""
-    chat_server.order("truncated", times=2, containing=PATHS[provider])
-    chat_server.order("refusal", times=3, containing=PATHS[provider])
-    answerer = api_answerer(larger(provider, chat_server), tmp_path)
-    assert len(answerer.answer(prompts(20), max_new_tokens=6)) == 20
-    chat_server.order("truncated", containing=PATHS[provider])
-    with pytest.raises(
-        SpecError, match=r"left 3 of 21 answers empty: its 4096 tokens ran out .* baseline\.larger\.model .* baseline\.ladder"
-    ):
-        answerer.answer(prompts(21), max_new_tokens=6)
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_answers_that_were_paid_for_are_kept(provider: str, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A request that fails costs no answer to another, even one that overtook it; a line that was cut is asked again."""
-    chat_server.answer = lambda chat: chat[-1]["content"].upper()
-    chat_server.order("503", times=100, asking="'question 0'")
-    contestant = larger(provider, chat_server)
-    with pytest.raises(TransientError):
-        api_answerer(contestant, tmp_path).answer(prompts(40), max_new_tokens=6)
-    kept = (tmp_path / KEPT).read_bytes()
-    count = kept.count(b"\n")
-    assert count == sum(path == f"POST {PATHS[provider]}" for path, _ in chat_server.sent) >= REQUESTS_AT_ONCE - 1
-    (tmp_path / KEPT).write_bytes(kept + kept[:30])
-    chat_server.faults.clear()
-    before = len(chat_server.seen)
-    found = api_answerer(contestant, tmp_path).answer(prompts(40), max_new_tokens=6)
-    assert [answer.text for answer in found] == [f"QUESTION {n}" for n in range(40)]
-    assert len(chat_server.seen) - before == 40 - count
-    assert api_answerer(contestant, tmp_path).answer(prompts(40), max_new_tokens=6) == found
-    assert len(chat_server.seen) - before == 40 - count
-
-
-@pytest.mark.parametrize("change", [{"model": "bigger"}, {"limit": 9000}, {"prompt": "another"}])
-def test_what_is_asked_another_way_is_asked_again(change: dict[str, Any], chat_server: ChatServer, tmp_path: Path) -> None:
-    """Kept answers are those of the same model to the same prompt with the same limit."""
-    contestant, prompt = larger("openai", chat_server), prompts(1)
-    api_answerer(contestant, tmp_path).answer(prompt, max_new_tokens=6)
-    contestant = contestant.model_copy(update={"model": change.get("model", "big")})
-    prompt = [[Message(role="user", content=change["prompt"])]] if "prompt" in change else prompt
-    api_answerer(contestant, tmp_path).answer(prompt, max_new_tokens=change.get("limit", 6))
-    assert len(chat_server.seen) == 2
-
-
-def test_the_same_prompt_is_asked_once(chat_server: ChatServer) -> None:
-    """Prompts that do not differ share an answer, and progress still ends at all of them."""
-    said: list[Progress] = []
-    found = api_answerer(larger("openai", chat_server)).answer([*prompts(2), *prompts(2)], max_new_tokens=6, report=said.append)
-    assert [answer.text for answer in found] == ["echo: question 0", "echo: question 1"] * 2
-    assert (len(chat_server.seen), said[-1].done) == (2, 4)
-
-
-@pytest.mark.parametrize("contestant", [Contestant(model="smollm2"), Contestant(provider="openai")])
-def test_a_contestant_needs_provider_and_model(contestant: Contestant) -> None:
-    """A local model, or none, is no contestant behind an API."""
-    with pytest.raises(SpecError, match="no contestant behind an API"):
-        api_answerer(contestant)
 
 
 def test_chats_are_what_the_server_gets(opened: Open, chat_server: ChatServer) -> None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import pickle
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from fixtures_stand_ins import StandIn, example, open_stand_in
-from fixtures_together import KEY
+from fixtures_together import KEY, asked, fault, tuned
 
 from prooftune.data.lines import write_lines
 from prooftune.errors import (
     DataError,
     EnvironmentLacks,
-    IntegrityError,
-    ModelUnavailable,
     OutcomeUnknown,
     ProoftuneError,
     SpecError,
@@ -32,12 +27,10 @@ from prooftune.providers.ledger import Entry, Ledger
 from prooftune.providers.submission import Rows, submit
 from prooftune.providers.together_answers import STATUSES
 from prooftune.providers.together_connection import read_failure
-from prooftune.providers.tuning import MARK, Order, open_tuner
+from prooftune.providers.tuning import MARK, open_tuner
 from prooftune.sandbox import together_jobs
-from prooftune.sandbox.faults import Fault, Kind
+from prooftune.sandbox.faults import Kind
 from prooftune.sandbox.models import CannedBrain
-from prooftune.sandbox.together_endpoints import PROVISIONING
-from prooftune.sandbox.together_jobs import archive_of
 from prooftune.sandbox.together_shown import listed
 from prooftune.sandbox.work import tokens_of as tokens_by
 from prooftune.spec import Hyperparameters, Provider
@@ -46,7 +39,6 @@ from prooftune.types import Message
 
 sdk = pytest.importorskip("together")
 PROMPT = [Message(role="system", content="Sort the ticket."), Message(role="user", content="ticket 4 about login, please help")]
-
 tokens_of = tokens_by(CannedBrain())
 
 
@@ -55,25 +47,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """Together's stand-in."""
     with open_stand_in("together", tmp_path, monkeypatch) as found:
         yield found
-
-
-def fault(here: StandIn, kind: Kind, operation: str, value: str = "", times: int = 1) -> Fault:
-    """Order a fault."""
-    return here.api.faults.order(kind, operation, times=times, value=value)
-
-
-def asked(here: StandIn, operation: str) -> int:
-    """Return how often an operation was asked for."""
-    return [name for name, _, _ in here.api.seen].count(operation)
-
-
-def tuned(here: StandIn) -> tuple[Order, str]:
-    """Tune a model; return its order and its name."""
-    rows = here.rows()
-    order = here.order(rows)
-    job = here.tuner.create(order, here.uploaded(rows, order))
-    here.api.works.settle()
-    return order, str(here.tuner.job(job.id).model)
 
 
 # A whole run
@@ -353,61 +326,6 @@ def test_what_may_be_asked_again_is(operation: str, here: StandIn) -> None:
     assert here.api.state()["files"] == len(kinds)
 
 
-MADE = ("create_endpoint", "create_deployment", "update_deployment", "delete_deployment", "delete_endpoint")
-LOOKED_AT = ("list_deployments", "get_endpoint", "get_deployment")
-
-
-@pytest.mark.parametrize("operation", [*MADE, *LOOKED_AT])
-def test_deployments_are_made_and_removed_once(operation: str, here: StandIn) -> None:
-    """Whatever answer is lost, there is one deployment while it is needed, and none after."""
-    order, model = tuned(here)
-    for kind in ("error_before", "error_after", "reset_after", "cut"):
-        ordered = fault(here, kind, operation)  # type: ignore[arg-type]  # a tuple of kinds
-        assert here.tuner.deploy(model, order.key).ready
-        assert (len(here.api.endpoints.deployments), len(here.tuner.deployments())) == (1, 1)
-        here.tuner.take_down(order.key)
-        assert here.tuner.deployments() == []
-        assert ordered.fired == 1
-
-
-def test_a_deployment_of_the_lowest_price(here: StandIn) -> None:
-    """Of the configurations for a model of its own the cheapest is taken, with a limit on idle minutes; one that stopped is started."""
-    order, model = tuned(here)
-    here.tuner.deploy(model, order.key)
-    [deployment] = here.api.endpoints.deployments.values()
-    assert (deployment["configId"], deployment["hardware"], deployment["inactiveTimeout"]) == ("cr_h100", "1xnvidia-h100-80gb", 30)
-    deployment["status"] = {"state": "DEPLOYMENT_STATE_STOPPED", "message": "idle"}
-    assert not here.tuner.deployments()[0].ready
-    assert here.tuner.deploy(model, order.key).ready
-
-
-def test_a_sweep_sees_all_that_is_ours(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Endpoints are listed through all pages, an empty one too, and those of others are left out."""
-    monkeypatch.setattr("prooftune.providers.together_endpoints.PAGE", 2)
-    for name in [*(f"{MARK}-{n}" for n in range(5)), "another"]:
-        here.tuner.api.client.endpoints.create(name=name, project_id="proj-acme")
-    assert [one.name for one in here.tuner.deployments()] == [f"{MARK}-{n}" for n in range(4, -1, -1)]
-    assert {(one.told, one.ready) for one in here.tuner.deployments()} == {("no deployment", False)}
-    for one in here.tuner.deployments():
-        here.tuner.take_down(one.name)
-    assert here.api.state()["deployments"] == 1
-
-
-def test_a_deployment_that_fails_says_why(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that cannot start is an error with the provider's reason; one that never starts is given up in time, and no name is made up."""
-    order, model = tuned(here)
-    ordered = fault(here, "status", "get_endpoint", "DEPLOYMENT_STATE_FAILED", times=2)
-    with pytest.raises(EnvironmentLacks, match="could not start the deployment"):
-        here.tuner.deploy(model, order.key)
-    assert ordered.fired == 2
-    monkeypatch.setattr("prooftune.providers.together_endpoints.READY_WITHIN_S", 0.02)
-    fault(here, "status", "get_endpoint", PROVISIONING, times=1000)
-    with pytest.raises(TransientError, match="DEPLOYMENT_STATE_PROVISIONING after"):
-        here.tuner.deploy(model, order.key)
-    with pytest.raises(SpecError, match="names no deployment of ours"):
-        here.tuner.deploy(model, "../x")
-
-
 # Words and refusals
 
 
@@ -472,59 +390,3 @@ def test_what_the_account_lacks_is_said(here: StandIn, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "together", None)
     with pytest.raises(EnvironmentLacks, match=r"pip install 'prooftune\[together\]'"):
         open_tuner("together", options)
-
-
-# Archives
-
-
-@pytest.mark.parametrize(
-    ("files", "raised"),
-    [
-        ({"adapter_model.bin": b"pickle"}, ModelUnavailable),
-        ({"adapter_model.safetensors": b"w", "../adapter_model.safetensors": b"x"}, IntegrityError),
-        ({".hidden.json": b"{}"}, IntegrityError),
-    ],
-)
-def test_an_archive_is_read_with_care(
-    files: dict[str, bytes], raised: type[ProoftuneError], here: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pickles are not kept, names do not lead out of the folder, and nothing is left half done."""
-    monkeypatch.setattr("prooftune.sandbox.together_jobs.archive_of", lambda _: archive_of(files))
-    _, model = tuned(here)
-    job = next(iter(here.api.works.jobs))
-    assert model
-    with pytest.raises(raised):
-        here.tuner.download(job, here.folder / "out")
-    assert not list((here.folder / "out").glob("*.part"))
-    assert not (here.folder / "adapter_model.safetensors").exists()
-
-
-def test_an_archive_that_grows_or_breaks_is_refused(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bomb is stopped before it unpacks, and a broken or foreign archive is no reason for a traceback."""
-    _, _ = tuned(here)
-    job = next(iter(here.api.works.jobs))
-    monkeypatch.setattr("prooftune.providers.together_files.SMALL", 1000)
-    for content, match in ((archive_of({"a.safetensors": bytes(10**6)}), "grows beyond measure"), (b"x" * 99, "cannot be read")):
-        monkeypatch.setattr("prooftune.sandbox.together_jobs.archive_of", lambda _, content=content: content)
-        with pytest.raises(IntegrityError, match=match):
-            here.tuner.download(job, here.folder / "out")
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("adapter_model.safetensors"))
-    monkeypatch.setattr("prooftune.sandbox.together_jobs.archive_of", lambda _: plain.getvalue())
-    assert here.tuner.download(job, here.folder / "out") == ["metrics.jsonl", "adapter_model.safetensors"]
-
-
-def test_an_archive_packed_with_zstandard(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Together's other way to pack is read where the library is there, and without it the library is named."""
-    tuned(here)
-    job = next(iter(here.api.works.jobs))
-    monkeypatch.setattr("prooftune.sandbox.together_jobs.archive_of", lambda _: b"\x28\xb5\x2f\xfd" + bytes(9))
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(EnvironmentLacks, match="pip install zstandard"):
-        here.tuner.download(job, here.folder / "out")
-    monkeypatch.undo()
-    zstandard = pytest.importorskip("zstandard")
-    packed = zstandard.ZstdCompressor().compress(gzip.decompress(archive_of({"adapter_model.safetensors": b"w"})))
-    monkeypatch.setattr("prooftune.sandbox.together_jobs.archive_of", lambda _: packed)
-    assert here.tuner.download(job, here.folder / "out") == ["metrics.jsonl", "adapter_model.safetensors"]

@@ -3,94 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from fixtures_stand_ins import StandIn, open_stand_in
+from fixtures_jobs import ESCAPE, Desk
+from fixtures_stand_ins import open_stand_in
 
 from flows import jobs_screens
 from flows.cli import main
 from prooftune.economics.approvals import ask
-from prooftune.errors import NeedsReconciliation
-from prooftune.providers.deployment_leases import Lease, read_leases
-from prooftune.providers.deployment_leases import key_of as lease_key_of
-from prooftune.providers.ledger import Entry, Ledger, key_of
-from prooftune.providers.submission import Patience, Rows, submit
-from prooftune.providers.tuning import Files, Order
-from prooftune.spec import Provider
+from prooftune.providers.ledger import Entry, key_of
+from prooftune.providers.tuning import Files
 from prooftune.storage.local import LocalStore
-
-ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
-QUICK = Patience(first_pause_s=0.001, longest_pause_s=0.002, search_s=0.01, request_s=0.01)
-
-
-class Desk:
-    """A store, a stand-in, and somebody who types."""
-
-    def __init__(self, here: StandIn, store: LocalStore) -> None:
-        self.here = here
-        self.store = store
-        self.ledger = Ledger(store)
-        self.rows = here.rows()
-
-    @property
-    def options(self) -> Provider:
-        """How the stand-in is reached."""
-        return self.here.tuner.options  # type: ignore[attr-defined,no-any-return]  # of the adapters used here
-
-    def order(self, seed: int = 7) -> Order:
-        """Return an order."""
-        return self.here.order(self.rows, seed=seed)
-
-    def pause(self) -> None:
-        """Let jobs that start from now on stay where they are."""
-        self.here.api.works._pace_s = 60.0  # type: ignore[attr-defined]  # of the stand-ins used here
-
-    def settle(self) -> None:
-        """Wait until every job has ended."""
-        self.here.api.works.settle()  # type: ignore[attr-defined]  # of the stand-ins used here
-
-    @property
-    def made(self) -> list[str]:
-        """The stand-in's jobs."""
-        return list(self.here.api.works.jobs)  # type: ignore[attr-defined]  # of the stand-ins used here
-
-    def submit(self, seed: int = 7) -> Entry:
-        """Submit it, as a run does."""
-        intent = Entry(order=self.order(seed), run=f"triage-{seed}", options=self.options, estimate_usd=1.25)
-        return submit(self.here.tuner, self.ledger, intent, Rows(self.rows), QUICK)
-
-    def parked(self, seed: int = 7, *, made: bool = True) -> Entry:
-        """Leave an order of which nobody can tell whether it has a job; ``made``: it has one, which lists do not show yet."""
-        self.here.api.faults.order("reset_after" if made else "error_before", "create_job")
-        self.here.api.faults.order("stale", "list_jobs", times=1000, after=1)
-        with pytest.raises(NeedsReconciliation):
-            self.submit(seed)
-        self.here.api.faults.clear()
-        return self.ledger.read(self.order(seed).key)
-
-    def call(self, *arguments: str, **options: Any) -> Result:
-        """Run `prooftune jobs …` in this process, on a terminal of 80 columns."""
-        return CliRunner().invoke(main, ["jobs", *arguments, "--store", str(self.store.root)], env={"COLUMNS": "80"}, **options)
-
-    def answer(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """The one document on stdout."""
-        result = self.call(*arguments, "--json")
-        assert result.exit_code == code, result.output
-        return dict(json.loads(result.stdout))
-
-    def screen(self, *arguments: str, code: int = 0) -> str:
-        """What a person sees, with folded white space; no line is wider than the terminal."""
-        result = self.call(*arguments)
-        assert result.exit_code == code, result.output
-        lines = ESCAPE.sub("", result.stdout).splitlines()
-        assert max(map(len, lines)) <= 80
-        return " ".join(" ".join(lines).split())
 
 
 @pytest.fixture
@@ -315,71 +242,6 @@ def test_words_of_a_provider_are_shown_as_text(capsys: pytest.CaptureFixture[str
     assert "\x1b[2J" not in raw
     for words in ("[red]failed", "[bold]triage", "[bold]why", "$2.50"):
         assert words in raw
-
-
-@pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """At Azure's stand-in, where a deployment was left by a run that died an hour ago."""
-    monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
-    with open_stand_in("azure", tmp_path, monkeypatch) as here:
-        yield Desk(here, LocalStore(tmp_path / "store"))
-
-
-def left(desk: Desk, name: str, minutes: float) -> None:
-    """Leave a deployment whose lease was renewed so long ago."""
-    from datetime import UTC, datetime, timedelta
-
-    desk.here.tuner.deploy(desk.here.model, name)
-    then = datetime.now(UTC) - timedelta(minutes=minutes)
-    lease = Lease(
-        name=name,
-        holder="dead",
-        provider="azure",
-        address=desk.here.tuner.address,
-        options=desk.options,
-        model=desk.here.model,
-        usd_per_hour=1.7,
-        since=then,
-        renewed=then,
-    )
-    desk.store.put(lease_key_of(name, lease.holder), lease.model_dump_json().encode())
-
-
-def test_deployments_are_swept(azure: Desk) -> None:
-    """Told first, with what they cost; removed with --remove, but for those in use and those of other stores."""
-    left(azure, "prooftune-dead", 60)
-    left(azure, "prooftune-used", 1)
-    azure.here.tuner.deploy(azure.here.model, "prooftune-theirs")
-    found = {one["name"]: one for one in azure.answer("sweep")["deployments"]}
-    assert {name: (one["leased"], one["in_use"], one["removed"]) for name, one in found.items()} == {
-        "prooftune-dead": (True, False, False),
-        "prooftune-used": (True, True, False),
-        "prooftune-theirs": (False, False, False),
-    }
-    assert found["prooftune-dead"]["usd_per_hour"] == 1.7
-    screen = azure.screen("sweep")
-    for words in ("left by a dead run", "in use", "of another store", "1.70", "prooftune jobs sweep --remove --store"):
-        assert words in screen
-    assert azure.here.api.state()["deployments"] == 3
-    screen = azure.screen("sweep", "--remove")
-    assert "removed" in screen
-    assert "sweep --remove" not in screen
-    assert {one.name for one in azure.here.tuner.deployments()} == {"prooftune-used", "prooftune-theirs"}
-    assert [lease.name for lease in read_leases(azure.store)] == ["prooftune-used"]
-
-
-def test_a_sweep_says_what_it_could_not_do(azure: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be taken down stays, with the reason; an account that cannot be asked is named."""
-    left(azure, "prooftune-dead", 60)
-    azure.here.api.faults.order("refuse", "delete_deployment")
-    (told,) = azure.answer("sweep", "--remove", code=3)["deployments"]
-    assert (told["removed"], bool(told["failed"])) == (False, True)
-    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
-    told = azure.answer("sweep", "--remove", code=3)
-    assert told["deployments"] == []
-    assert "AZURE_OPENAI_API_KEY" in told["not_asked"][0]
-    assert "could not be asked" in azure.screen("sweep", code=3)
-    assert azure.here.api.state()["deployments"] == 1
 
 
 def test_nothing_runs(desk: Desk) -> None:
