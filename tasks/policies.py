@@ -24,6 +24,7 @@ from prooftune.errors import TransientError
 from prooftune.spec import Cluster, Gate, RunSpec, Store, Tracking, digest
 from prooftune.storage.objects import NoSuchObject, open_store
 from prooftune.types import FileRef, StageOutput
+from tasks.listening import Said, tell
 from tasks.names import run_name
 from tasks.progress import note_finished, note_started
 
@@ -131,8 +132,12 @@ def errand(name: str, timeout_minutes: float, *queues: str) -> dict[str, Any]:
 
 
 def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Return whether another try may help: only for TransientError."""
-    return isinstance(state.result(raise_on_failure=False), TransientError)
+    """Return whether another try may help: only for TransientError. Whoever watches is told why it is made."""
+    error = state.result(raise_on_failure=False)
+    if not isinstance(error, TransientError):
+        return False
+    tell(Said(f"{task.name} is tried again: {error}"))
+    return True
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tests_support import ROOT
 from prooftune.errors import DataError, TransientError
 from prooftune.spec import Store
 from prooftune.types import StageOutput
+from tasks import listening
 from tasks.policies import policy, results_in
 from tasks.stage import Stage
 
@@ -108,12 +109,15 @@ def test_a_lost_artifact_is_made_again(tmp_path: Path) -> None:
     assert artifact.read_text() == "a"
 
 
-def test_a_transient_error_is_tried_again() -> None:
+def test_a_transient_error_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two transient errors cost two more tries and then the stage succeeds."""
     tries: list[int] = []
+    said: list[Any] = []
+    monkeypatch.setattr(listening, "listeners", [said.append])
     stage = failing_task([TransientError("reset"), TransientError("timed out")], tries)
     assert flow(name="retried")(lambda: stage())() == "done"
     assert len(tries) == 3
+    assert [one.text for one in said if isinstance(one, listening.Said)] == ["fail is tried again: reset", "fail is tried again: timed out"]
 
 
 def test_any_other_error_is_not_tried_again() -> None:
