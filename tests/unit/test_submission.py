@@ -74,10 +74,8 @@ def test_another_process_that_is_at_it_is_waited_for(tuner: MemoryTuner, ledger:
     entry = entry_in(ledger, "submitting", order_of())
     thread = threading.Timer(0.1, lambda: ledger.found(entry.key, RUNNING, "created"))
     thread.start()
-    started = time.monotonic()
-    assert submitted(tuner, ledger, Patience(0.01, 0.02, search_s=10, request_s=10)).job == RUNNING
-    assert 0.1 <= time.monotonic() - started < 5
-    assert tuner.requests == 0
+    entry = submitted(tuner, ledger, Patience(0.01, 0.02, search_s=60, request_s=60))
+    assert (entry.job, entry.state, tuner.requests) == (RUNNING, "submitted", 0)  # not parked: its patience was not used up
 
 
 def test_another_process_whose_request_was_refused_leaves_the_order_free(tuner: MemoryTuner, ledger: Ledger) -> None:
@@ -144,8 +142,8 @@ def test_a_dead_run_at_a_provider_with_idempotency_keys_is_taken_over_at_once(tu
     tuner.creates_once = True
     entry_in(ledger, "submitting", order_of())
     started = time.monotonic()
-    assert submitted(tuner, ledger, Patience(10, 10, search_s=100, request_s=100)).job == tuner.jobs[0]
-    assert time.monotonic() - started < 5
+    assert submitted(tuner, ledger, Patience(60, 60, search_s=600, request_s=600)).job == tuner.jobs[0]
+    assert time.monotonic() - started < 45  # less than one pause
 
 
 def test_a_provider_with_idempotency_keys_that_stays_silent_is_asked_later(tuner: MemoryTuner, ledger: Ledger) -> None:
@@ -265,9 +263,9 @@ def test_a_run_holds_on_no_longer_than_it_may(tuner: MemoryTuner, ledger: Ledger
     entry = entry_in(ledger, "submitted", order_of())
     tuner.asked = [TransientError("503")] if silent else [RUNNING]
     started = time.monotonic()
-    held = follow(tuner, ledger, entry.key, Listener(), hold_s=0.1, patience=Patience(first_pause_s=30, longest_pause_s=60))
+    held = follow(tuner, ledger, entry.key, Listener(), hold_s=0.1, patience=Patience(first_pause_s=60, longest_pause_s=60))
     assert (held.state, held.job) == ("submitted", RUNNING)
-    assert 0.1 <= time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # less than the shortest pause there is without a cut
 
 
 def test_the_name_of_a_model_is_waited_for(tuner: MemoryTuner, ledger: Ledger) -> None:
