@@ -16,7 +16,7 @@ from fixtures_stand_ins import StandIn
 from tests_support import ROOT
 
 from prooftune.errors import SpecError
-from prooftune.providers import batches
+from prooftune.providers import batches, openai_files
 from prooftune.providers.openai_tuning import OpenAITuner
 from prooftune.sandbox.http import Refused, Reply, Request, Route, serving
 from prooftune.sandbox.models import CannedBrain
@@ -189,6 +189,14 @@ def use_everything(here: StandIn) -> None:
         chat.ask(PROMPT, 9)
 
 
+def send_in_parts(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upload a file as one that is too large for a request, and end an upload by hand."""
+    monkeypatch.setattr(openai_files, "DIRECT_BYTES", 1_500)
+    here.tuner.upload(here.rows(30), "large", "train")
+    about: Any = {"filename": "x.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune"}
+    here.tuner.client.uploads.cancel(here.tuner.client.uploads.create(bytes=9, **about).id)
+
+
 def use_other_methods(here: StandIn) -> None:
     """Tune by preference and by reinforcement."""
     from fixtures_stand_ins import example
@@ -209,9 +217,10 @@ def use_other_methods(here: StandIn) -> None:
         here.tuner.create(order, files)
 
 
-def test_what_is_sent_and_answered_is_as_described(here: StandIn, api: RecordingApi) -> None:
-    """A whole run, its batch, and the other two methods break nothing of OpenAI's description."""
+def test_what_is_sent_and_answered_is_as_described(here: StandIn, api: RecordingApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole run, its batch, a file in parts and the other two methods break nothing of OpenAI's description."""
     use_everything(here)
+    send_in_parts(here, monkeypatch)
     use_other_methods(here)
     assert [problem for exchange in api.exchanges for problem in wrong(exchange)] == []
     done = {name for name, _, _ in api.seen}

@@ -50,7 +50,7 @@ class AzureTuner(OpenAITuner):
 
     provider = "azure"
     statuses = AZURE_STATUSES
-    rules = Rules(byte_order_mark=True)
+    rules = Rules(file_bytes=512 * 2**20, byte_order_mark=True)
 
     def __init__(self, options: Provider) -> None:
         missing = [f"provider.{name}" for name in ("base_url", "resource") if getattr(options, name) is None]

@@ -52,6 +52,12 @@ class FileAnswer(Object):
     status_details: str | None = None
 
 
+class UploadAnswer(Answer):
+    """An upload in parts that was completed."""
+
+    file: FileAnswer
+
+
 class Why(Answer):
     """Why a job failed. Of a job that did not, some answers hold the object all the same, empty."""
 

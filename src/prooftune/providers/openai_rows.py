@@ -42,7 +42,7 @@ class Rules:
     """What is asked of a file, as far as OpenAI and Azure may differ."""
 
     rows_min: int = 10
-    file_bytes: int = 512 * 2**20
+    file_bytes: int = 8 * 2**30
     tokens_per_example: int = 65_536
     byte_order_mark: bool = False
 

@@ -6,14 +6,13 @@ Source: https://developers.openai.com/api/reference/resources/fine_tuning, and t
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from prooftune.errors import DataError, Problem, SpecError, TransientError
+from prooftune.errors import Problem, SpecError
 from prooftune.providers import openai_rows
 from prooftune.providers.calls import NotFoundError
 from prooftune.providers.chat import ChatModel, read_key
@@ -23,7 +22,6 @@ from prooftune.providers.openai_answers import (
     RUN_KEY,
     CheckpointAnswer,
     EventAnswer,
-    FileAnswer,
     JobAnswer,
     ModelAnswer,
     Page,
@@ -32,6 +30,7 @@ from prooftune.providers.openai_answers import (
     plain,
     readable,
 )
+from prooftune.providers.openai_files import TuningFiles
 from prooftune.providers.openai_rows import Rules
 from prooftune.providers.tuning import Capability, Checkpoint, Deployment, Event, Files, Job, Order, Status, suffix_of
 from prooftune.spec import Objective, Provider
@@ -47,8 +46,6 @@ STATUSES: Mapping[str, Status] = {
 }
 """All that the SDK's type knows, and ``paused``, which it does not although there is a request for it."""
 SUFFIX_MAX = 64
-FILE_READY_WITHIN_S = 1800.0
-FILE_POLL_S = 1.0
 LAST_JOB = date(2027, 1, 6)
 SHUTDOWN = date(2027, 1, 14)
 """Source of both: https://developers.openai.com/api/docs/deprecations, read on 2026-11-22."""
@@ -79,6 +76,7 @@ class OpenAITuner:
         self.address = (options.base_url or ADDRESS).rstrip("/")
         self._key = read_key(self.provider)
         self.client, self.call = open_client(f"{self.provider} at {self.address}", self.provider, self._key, self.address)
+        self.files = TuningFiles(self.provider, self.client, self.call)
         self._jobs = self.client.fine_tuning.jobs.with_raw_response
 
     def probe(self, model: str, objective: Objective) -> Capability:
@@ -127,36 +125,7 @@ class OpenAITuner:
         Raises:
             DataError: the provider finds the file unfit.
         """
-        name, size = f"{key}-{role}.jsonl", path.stat().st_size
-
-        def look_then_send() -> FileAnswer:
-            """Both in one attempt: where the answer to an upload was lost, the next attempt finds the file."""
-            for found in readable(partial(self._files.list, purpose="fine-tune"), Page[FileAnswer], once):
-                if found.filename == name and found.bytes == size and found.status != "error":
-                    return found
-            with path.open("rb") as file:
-                return FileAnswer.model_validate_json(self._files.create(file=(name, file), purpose="fine-tune").text)
-
-        return self._processed(self.call(look_then_send), path)
-
-    @property
-    def _files(self) -> Any:
-        return self.client.files.with_raw_response
-
-    def _processed(self, file: FileAnswer, path: Path) -> str:
-        started = time.monotonic()
-        while True:
-            found = self.call(lambda: FileAnswer.model_validate_json(self._files.retrieve(file.id).text))
-            if found.status == "error":
-                raise DataError(f"{self.provider} finds {path.name} unfit ({file.id}): {found.status_details or 'it does not say why'}")
-            if found.status in (None, "processed"):
-                return file.id
-            if time.monotonic() - started > FILE_READY_WITHIN_S:
-                raise TransientError(
-                    f"{self.provider}'s file {file.id} is {found.status} after {FILE_READY_WITHIN_S / 60:.0f} minutes; run the same "
-                    "command again later: it is not uploaded again"
-                )
-            time.sleep(FILE_POLL_S)
+        return self.files.upload(path, f"{key}-{role}.jsonl")
 
     def estimate(self, order: Order, files: Files) -> float | None:
         """Return nothing: OpenAI does not say."""
@@ -287,8 +256,3 @@ def family_of(model: str) -> str:
     """Return a model's name without the date of its version, and a tuned model's base likewise: ``gpt-4.1-mini``."""
     name = model.removeprefix("ft:").partition(":")[0]
     return re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name)
-
-
-def once(request: Callable[[], Any]) -> Any:
-    """Make a request as it is: what fails is for the attempt around it."""
-    return request()

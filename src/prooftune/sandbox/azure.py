@@ -28,6 +28,8 @@ ACCOUNT = r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Cogni
 RESOURCE = "/subscriptions/0000/resourceGroups/sandbox/providers/Microsoft.CognitiveServices/accounts/sandbox"
 """An id that the stand-in takes; it takes any."""
 DEVELOPER_LIVES_S = 24 * 3600
+ELSEWHERE = ("probe", "create_upload", "upload_part", "complete_upload", "cancel_upload")
+"""Operations of OpenAI's: the management API lists the models, and a file for fine-tuning comes in one request."""
 LAST_JOB, SHUTDOWN = "2027-04-30T00:00:00Z", "2027-10-14T00:00:00Z"
 
 
@@ -109,7 +111,7 @@ class AzureApi(OpenAIApi):
         return _FineTuning(self.works, self.files, versions | {version: version for version in versions.values()})
 
     def routes(self) -> Sequence[Route]:
-        """Return every path: what the data plane knows as ``probe`` the management API lists."""
+        """Return every path."""
         one = f"{ACCOUNT}/deployments/(?P<name>[^/]+)"
         own = [
             Route("GET", f"{ACCOUNT}/models", "probe", self._account_models),
@@ -118,7 +120,7 @@ class AzureApi(OpenAIApi):
             Route("PUT", one, "create_deployment", self._put),
             Route("DELETE", one, "delete_deployment", self._delete),
         ]
-        return [*own, *(route for route in super().routes() if route.name != "probe")]
+        return [*own, *(route for route in super().routes() if route.name not in ELSEWHERE)]
 
     def state(self) -> dict[str, Any]:
         """Return what OpenAI's stand-in holds, and the deployments."""

@@ -16,6 +16,7 @@ from prooftune.sandbox.openai_chat import complete
 from prooftune.sandbox.openai_files import FileStore
 from prooftune.sandbox.openai_jobs import ORGANISATION, FineTuning
 from prooftune.sandbox.openai_rows import count_tokens
+from prooftune.sandbox.openai_uploads import Uploads
 from prooftune.sandbox.work import Tuning, Works
 
 SINCE = 1_744_600_000
@@ -46,6 +47,7 @@ class OpenAIApi(Api):
         self.brain = brain
         self.works = Works(brain, count_tokens, pace_s)
         self.files = self._files(folder / "files", pace_s)
+        self.uploads = Uploads(self.files, folder / "uploads")
         self.tuning = self._tuning()
         self.batches = Batches(self.files, self._complete, self.error, pace_s)
         self.deleted: set[str] = set()
@@ -60,6 +62,7 @@ class OpenAIApi(Api):
     def routes(self) -> Sequence[Route]:
         """Return every path."""
         files, tuning, batches = self.files, self.tuning, self.batches
+        uploads, upload = self.uploads, "/uploads/(?P<id>[^/]+)"
         jobs, job = "/fine_tuning/jobs", "/fine_tuning/jobs/(?P<id>[^/]+)"
         table = [
             ("POST", "/files", "upload_file", files.upload),
@@ -67,6 +70,10 @@ class OpenAIApi(Api):
             ("GET", "/files/(?P<id>[^/]+)", "get_file", files.retrieve),
             ("DELETE", "/files/(?P<id>[^/]+)", "delete_file", files.delete),
             ("GET", "/files/(?P<id>[^/]+)/content", "result_file", files.read),
+            ("POST", "/uploads", "create_upload", uploads.create),
+            ("POST", f"{upload}/parts", "upload_part", uploads.add_part),
+            ("POST", f"{upload}/complete", "complete_upload", uploads.complete),
+            ("POST", f"{upload}/cancel", "cancel_upload", uploads.cancel),
             ("POST", jobs, "create_job", tuning.create),
             ("GET", jobs, "list_jobs", tuning.list),
             ("GET", job, "get_job", tuning.retrieve),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,10 +73,15 @@ class FileStore:
 
     def add(self, filename: str, purpose: str, content: bytes) -> StoredFile:
         """Keep a file."""
+        whole = self._folder / f"{new_id('new-')}"
+        whole.write_bytes(content)
+        return self.take(filename, purpose, whole)
+
+    def take(self, filename: str, purpose: str, whole: Path) -> StoredFile:
+        """Keep a file that lies on this disk, and move it."""
         name = new_id("file-")
-        path = self._folder / name
-        path.write_bytes(content)
-        self.files[name] = StoredFile(name, filename, purpose, path, len(content), ready=time.time() + self._pace_s)
+        path = whole.replace(self._folder / name)
+        self.files[name] = StoredFile(name, filename, purpose, path, path.stat().st_size, ready=time.time() + self._pace_s)
         return self.files[name]
 
     def get(self, name: str, param: str | None = "id") -> StoredFile:
@@ -106,15 +113,15 @@ class FileStore:
         if len(part.content) > (LARGEST_BATCH if purpose == "batch" else LARGEST_FILE):
             raise Refused(413, "File is too large for this purpose.", "file_too_large", "file")
         if purpose in ("fine-tune", "batch"):
-            self.check_lines(part.content)
+            self.check_lines(io.BytesIO(part.content))
         return Reply(self.shown(self.add(part.filename, purpose, part.content), new=True))
 
-    def check_lines(self, content: bytes) -> None:
+    def check_lines(self, lines: Iterable[bytes]) -> None:
         """Refuse what is no JSONL."""
-        lines = content.decode("utf-8-sig", errors="replace").split("\n")
-        for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
+        number = 0
+        for number, line in enumerate(lines, start=1):
             try:
-                value = json.loads(line)
+                value = json.loads(line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode(errors="replace"))
             except ValueError:
                 value = None
             if not isinstance(value, dict):
@@ -122,7 +129,7 @@ class FileStore:
                     f"Expected file to have JSONL format, where every line is a valid JSON dictionary. Line {number} is not a dictionary."
                 )
                 raise Refused(400, told, "invalid_jsonl", "file")
-        if not content.strip():
+        if not number:
             raise Refused(400, "File is empty.", "empty_file", "file")
 
     def list(self, request: Request) -> Reply:
