@@ -12,12 +12,12 @@ from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 
 from prooftune.economics.bill import Bill, bill_of
-from prooftune.economics.spending import find, hold, release, settle
+from prooftune.economics.spending import find, hold, release, settle, spent
 from prooftune.providers.collection import MANAGED, ManagedModel
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import FileRef, SplitName, StageOutput
-from tasks.artifacts import show_table
+from tasks.artifacts import show_figures, show_table
 from tasks.policies import UNCACHED, policy
 from tasks.stage import Stage
 
@@ -99,7 +99,12 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
     afresh = get_current_settings().tasks.refresh_cache
     usd = 0.0 if nothing_to_buy and not afresh else float(estimate.figures["usd"])
     item = hold(objects, budget.project, run_key, usd, budget.monthly_usd)
-    get_run_logger().info("$%.2f of the project %s are held or billed", item.usd, budget.project)
+    month = spent(objects, budget.project)
+    figures = {"of this run": item.usd, "held in the month": month.held_usd, "billed in the month": month.billed_usd}
+    limit = "no limit" if budget.monthly_usd is None else f"of ${budget.monthly_usd:,.2f}"
+    told = f"${item.usd:,.2f} of the project {budget.project} are held or billed for this run; in {month.month} ${month.usd:,.2f}, {limit}."
+    show_figures(figures | {"monthly_usd": budget.monthly_usd}, key="hold", description=told)
+    get_run_logger().info("%s", told)
     return estimate
 
 
