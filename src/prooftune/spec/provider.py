@@ -54,7 +54,7 @@ class Provider(Frozen):
     """Azure's training type."""
     tokenizer: str | None = None
     """Hub id or folder with the tokenizer of an open base model (Together, Fireworks, Llama on Bedrock): estimates are then exact to the
-    token; null = OpenAI's and Azure's are known, others are estimated from characters."""
+    token, except of Llama 3.1 on Bedrock; null = OpenAI's and Azure's are known, others are estimated from characters."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPUs of a training on Ray, and so its threads."""
     gpus: Annotated[int, Field(ge=0, le=1)] | None = None
