@@ -35,7 +35,7 @@ SYSTEM = "Sort the ticket; ä, 票 and 🎫 are tickets too."
 def test_the_estimate_is_the_bill(provider: str, model: str | None, exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs over forty rows with a system message cost the tokens that were estimated, each row counted in the form it is sent in.
 
-    Of Llama 3.1 at Bedrock that says less: what AWS puts around a prompt and its completion is not published, so it is called no exact count.
+    Of Llama 3.1 at Bedrock that says less: what AWS puts around prompt and completion is not published, so it is called no exact count.
     """
     is_open = provider in OPEN or model is not None
     tokenizer = make_model(tmp_path / "tokenizer") if is_open else None

@@ -312,6 +312,14 @@ def test_an_estimate_above_the_limit_is_refused_with_both_amounts(splits: dict[S
         check_limit(spec_of(budget={"max_usd": 0}), estimate)
 
 
+def test_a_reinforcement_tuning_without_a_price_is_refused_with_what_to_add(splits: dict[SplitName, Path]) -> None:
+    """Google publishes no price of Gemini 3.5's: nobody can say what it would cost until one is given."""
+    grader = {"type": "string_check"}
+    spec = spec_of("vertex", "gemini-3.5-flash", objective="reinforcement", options={"grader": grader})
+    with pytest.raises(SpecError, match=r"vertex/gemini-3\.5-flash.*use\.prices"):
+        estimate_managed(spec, splits, load_prices(None, TODAY))
+
+
 def test_a_reinforcement_tuning_has_no_bound(splits: dict[SplitName, Path]) -> None:
     """What it generates is not known beforehand, and the estimate says so."""
     spec = spec_of(objective="reinforcement", options={"grader": {"type": "string_check"}})

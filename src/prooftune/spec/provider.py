@@ -61,7 +61,7 @@ class Provider(Frozen):
     """GPUs of a training on Ray; null = one for qlora, none otherwise."""
     hyperparameters: Hyperparameters = Hyperparameters()
     grader: dict[str, Any] | None = None
-    """Of a reinforcement tuning, in the provider's form; `{}` is refused."""
+    """Of a reinforcement tuning, in the provider's form (Vertex also takes OpenAI's ``string_check``); `{}` is refused."""
     min_remaining_days: Annotated[int, Field(ge=0)] = 60
     """A model that the provider shuts down earlier than this is not tuned."""
     batch: bool = False
