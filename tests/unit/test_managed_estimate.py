@@ -240,6 +240,17 @@ def test_an_estimate_that_is_not_exact_says_why(splits: dict[SplitName, Path], t
     assert not [one for one in estimate_managed(spec_of(), splits, load_prices(None, TODAY)).warnings if "tokenizer" in one]
 
 
+def test_a_count_that_its_own_tokenizer_does_not_make_exact_says_why(splits: dict[SplitName, Path], tmp_path: Path) -> None:
+    """Nobody knows what Bedrock bills for a row of prompt and completion, whatever tokenizer is named."""
+    meters = {"training": "1M tokens", "input": "1M tokens", "output": "1M tokens", "hosting": "hour"}
+    lines = [f'{meter} = {{ amount = 1.0, unit = "{unit}", source = "mine" }}' for meter, unit in meters.items()]
+    prices = prices_with(tmp_path, '[price."bedrock/llama3-1-8b"]\n' + "\n".join(lines) + "\n")
+    options = {"tokenizer": str(write_tokenizer(tmp_path / "tokenizer"))}
+    found = estimate_managed(spec_of("bedrock", "meta.llama3-1-8b-instruct-v1:0:128k", options=options), splits, prices)
+    assert not found.exact
+    assert any("Bedrock does not publish" in warning for warning in found.warnings)
+
+
 def test_old_prices_are_warned_of(splits: dict[SplitName, Path]) -> None:
     """Only those that the estimate rests on count."""
     assert any("(270 days)" in one for one in estimate_managed(spec_of(), splits, load_prices(None, TODAY)).warnings)
@@ -299,6 +310,14 @@ def test_an_estimate_above_the_limit_is_refused_with_both_amounts(splits: dict[S
     check_limit(spec_of(budget={"max_usd": estimate.usd}), estimate)
     with pytest.raises(BudgetExceeded, match=r"budget\.max_usd is \$0\.00; nothing was uploaded"):
         check_limit(spec_of(budget={"max_usd": 0}), estimate)
+
+
+def test_a_reinforcement_tuning_without_a_price_is_refused_with_what_to_add(splits: dict[SplitName, Path]) -> None:
+    """Google publishes no price of Gemini 3.5's: nobody can say what it would cost until one is given."""
+    grader = {"type": "string_check"}
+    spec = spec_of("vertex", "gemini-3.5-flash", objective="reinforcement", options={"grader": grader})
+    with pytest.raises(SpecError, match=r"vertex/gemini-3\.5-flash.*use\.prices"):
+        estimate_managed(spec, splits, load_prices(None, TODAY))
 
 
 def test_a_reinforcement_tuning_has_no_bound(splits: dict[SplitName, Path]) -> None:
