@@ -59,7 +59,7 @@ def carry_through(spec: RunSpec, before: Before | None = None) -> RunResult | Ru
         splits = split(store, data.split, validated, files.get("old") or files.get("start_from"))
         formatted = format_splits(store, task.of_training, splits)
         tokens = count_tokens(store, task.of_training, None if probed else method.max_length, base, splits)
-        checked = preflight(spec, files, base, splits)
+        checked = preflight(spec, files, base, splits, validated)
         outputs: tuple[StageOutput, ...] = (ingested, validated, splits, formatted, tokens, checked)
         if probed:
             require_tunable(spec, probed.capability, splits)

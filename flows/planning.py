@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from flows.rehearsal import Rehearsal
 from prooftune.economics import estimate, lengths
+from prooftune.economics.policy import by_code, check_policy, told_kept
+from prooftune.economics.prices import load_prices
 from prooftune.models.demo import DEMO_MODEL, DEMO_REVISION, MANIFEST
 from prooftune.models.resolve import cache_dir
 from prooftune.spec import Backend, RunSpec
@@ -54,12 +57,14 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
     """Return tokens, sizes, seconds by stage and cost of a run whose data stages were rehearsed.
 
     Raises:
-        SpecError: of a managed run, a price is missing, or the provider may not get the data.
+        SpecError: of a managed run, a price is missing; or a provider may not get the data.
     """
     if spec.backend.managed:
         from flows.planning_managed import plan_managed
 
         return plan_managed(spec, found, splits)
+    prices = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
+    check_policy(spec, prices, by_code(found.figures["validate"]["findings"]))
     method = spec.backend.method
     folder = local_folder(spec.backend)
     encode = lengths.exact_encoder(folder) if folder else None
@@ -100,6 +105,7 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
         "seconds_note": None if known else (_ON_GPU if gpu else "the base model is not on this machine, so its size is not known"),
         "cost_usd": None if (asked := _paid(spec)) else 0.0,
         "cost_reason": f"{' and '.join(asked)}; what answers cost is known when they are there" if asked else _FREE,
+        "kept": told_kept(spec),
     }
 
 

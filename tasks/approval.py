@@ -23,6 +23,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from prooftune.economics.approvals import PROMOTION, Answer, Question, answer, ask, read
+from prooftune.economics.policy import told_kept
 from prooftune.errors import ProoftuneError
 from prooftune.report.story import question_story
 from prooftune.report.wording import usd as dollars
@@ -91,6 +92,7 @@ def ask_person(spec: RunSpec, run_key: str, estimate: StageOutput) -> tuple[Stag
         evidence=(
             *(f"{line['what']}: {dollars(line['usd'])}" for line in estimate.figures["lines"]),
             f"in all {dollars(usd)}, and {dollars(estimate.figures['longest_usd'])} with every answer as long as its request allows",
+            *told_kept(spec),
         ),
     )
     said = ask_for(spec.store, asked)

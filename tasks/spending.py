@@ -36,22 +36,25 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
     the stage's key.
 
     Raises:
-        SpecError: a price is missing, or the provider may not get the data.
+        SpecError: a price is missing, or the provider may not get the data, or not in that bucket.
+        EnvironmentLacks: nobody may ask where the bucket is.
         BudgetExceeded: the estimate is above ``budget.max_usd``.
         DataError: the provider would refuse rows: better told before the baselines are paid for.
     """
     from datetime import date
 
     from prooftune.economics.managed import check_limit, estimate_managed
-    from prooftune.economics.policy import check_policy
+    from prooftune.economics.policy import by_code, check_policy, told_kept
     from prooftune.economics.prices import load_prices
+    from prooftune.providers.bucket import check_bucket
     from prooftune.providers.orders import checked_order
     from prooftune.providers.tuning import open_tuner
 
     stage = Stage(spec.store)
     files: dict[SplitName, Path] = {name: stage.path(splits, f"{name}.jsonl") for name in get_args(SplitName)}
     listed = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
-    check_policy(spec, listed, {code: sum(actions.values()) for code, actions in validated.figures["findings"].items()})
+    check_policy(spec, listed, by_code(validated.figures["findings"]))
+    check_bucket(spec)
 
     def work(out: Path) -> dict[str, Any]:
         estimate = estimate_managed(spec, files, listed)
@@ -66,7 +69,8 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
     output = stage.perform(work)
     rows = [*output.figures["lines"], {"what": "total", "usd": output.figures["usd"]}]
     longest = f"${output.figures['longest_usd']:.2f} with every answer as long as its request allows"
-    show_table(rows, key="estimate", description=f"The run may cost ${output.figures['usd']:.2f}; {longest}.")
+    kept = " ".join(told_kept(spec))
+    show_table(rows, key="estimate", description=f"The run may cost ${output.figures['usd']:.2f}; {longest}. {kept}")
     for warning in output.figures["warnings"]:
         get_run_logger().warning("%s", warning)
     return output

@@ -89,13 +89,16 @@ def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOu
 
     Raises:
         DataError: the provider would refuse rows.
+        SpecError: the bucket is not where the data must stay.
         NeedsReconciliation: nobody can tell whether there is a job.
     """
+    from prooftune.providers.bucket import check_bucket
     from prooftune.providers.ledger import Entry, Ledger
     from prooftune.providers.orders import checked_order
     from prooftune.providers.submission import follow, submit
     from prooftune.providers.tuning import open_tuner
 
+    check_bucket(spec)
     objects = open_store(spec.store)
     tuner, ledger = open_tuner(spec.backend.provider, spec.provider), Ledger(objects)
     files = {name: objects.fetch(splits.artifacts[f"{name}.jsonl"]) for name in ("train", "validation")}

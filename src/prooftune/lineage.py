@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prooftune import __version__
+from prooftune.economics.policy import told_kept
 from prooftune.environment import library_versions
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.disk import sha256_of
@@ -60,6 +61,8 @@ def lineage(
         "code": {**code_version(), "stages": dict(sorted(stages.items()))},
         "environment": environment(),
     }
+    if kept := told_kept(spec):
+        parts["kept_elsewhere"] = kept
     if provider is not None:
         parts["provider"] = {"name": spec.backend.provider, "address": spec.provider.base_url, **provider}
     if approval is not None:

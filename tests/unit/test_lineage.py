@@ -133,3 +133,11 @@ def test_the_environment_names_what_results_depend_on() -> None:
     assert found["libraries"]["python"].startswith("3.")
     assert {"torch", "transformers"} <= set(found["libraries"])
     assert len(found["sha256"]) == 64
+
+
+def test_what_is_kept_elsewhere_is_in_the_lineage() -> None:
+    """A sentence for each who gets data; nothing where nothing leaves, so that such runs' lineages are as they were."""
+    assert "kept_elsewhere" not in made()
+    judged = parse_spec({"name": "toy", "data": {"source": "toy.jsonl"}, "judge": {"provider": "anthropic", "model": "m"}})
+    [kept] = made(spec=judged)["kept_elsewhere"]
+    assert kept.startswith("anthropic (judge) keeps prompts with their answers for at most 30 days")

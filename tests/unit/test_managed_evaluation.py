@@ -435,7 +435,7 @@ def test_a_champion_at_its_provider_is_met(tmp_path: Path, chat_server: ChatServ
     assert (tmp_path / "out" / "champion" / "champion_new.answers.jsonl").exists()
 
 
-@pytest.mark.parametrize("why", ["gone", "no key", "residency"])
+@pytest.mark.parametrize("why", ["gone", "no key", "residency", "retention"])
 def test_a_champion_that_cannot_be_asked_is_a_reason(
     why: str, tmp_path: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,9 +447,14 @@ def test_a_champion_that_cannot_be_asked_is_a_reason(
     elif why == "no key":
         monkeypatch.delenv("OPENAI_API_KEY")
     else:
-        options = {"residency": "eu"}
+        options = {"residency": "eu"} if why == "residency" else {"max_retention_days": 7}
     found = meeting.meet(**options)
-    told = {"gone": "The model does not exist", "no key": "OPENAI_API_KEY is not set", "residency": "must stay in eu"}[why]
+    told = {
+        "gone": "The model does not exist",
+        "no key": "OPENAI_API_KEY is not set",
+        "residency": "must stay in eu",
+        "retention": "may be kept for 7 days",
+    }[why]
     assert found.reason.startswith("ft:base:1 at openai does not answer: ")
     assert told in found.reason
     assert (found.rivals, meeting.opened) == ((), 0)

@@ -174,10 +174,12 @@ def test_a_plan_without_seconds_says_why(capsys: pytest.CaptureFixture[str]) -> 
             "seconds_note": "not here",
             "cost_usd": 0.0,
             "cost_reason": "local",
+            "kept": ["openai (judge) keeps prompts."],
             "warnings": [],
         }
     )
     text = seen(capsys)
+    assert "openai (judge) keeps prompts." in text
     assert "train train ?" in text
     assert "unknown: not here" in text
     assert "about 10" in text
@@ -200,6 +202,7 @@ def test_a_managed_plan_shows_the_money(capsys: pytest.CaptureFixture[str]) -> N
         "seconds_note": "it takes its time",
         "estimate": {"lines": [line, hour], "usd": 3.632995, "longest_usd": 5.1, "warnings": ["old prices"]},
         "limits": limits | {"monthly_usd": 500, "project": "default"},
+        "kept": ["openai (backend) keeps files."],
         "warnings": [],
     }
     terminal.plan(answer)
@@ -212,6 +215,7 @@ def test_a_managed_plan_shows_the_money(capsys: pytest.CaptureFixture[str]) -> N
     assert "✗ above budget.max_usd, $3: a run would be refused" in text
     assert "a person has to say yes within 24 hours" in text
     assert "! old prices" in text
+    assert "openai (backend) keeps files." in text
     terminal.plan(answer | {"limits": answer["limits"] | {"allowed": True, "needs_approval": False, "approve_above_usd": None}})
     assert "nobody has to approve it: budget.approve_above_usd is null" in seen(capsys)
 
