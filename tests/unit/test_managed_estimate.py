@@ -21,6 +21,7 @@ from prooftune.economics.managed import (
     beyond_limit,
     check_limit,
     estimate_managed,
+    hosting_usd_per_hour,
     price_of,
     training_meter,
 )
@@ -180,6 +181,15 @@ def test_what_is_deployed_is_estimated_at_the_full_price(splits: dict[SplitName,
     lines = lines_of(estimate_managed(spec_of("azure", options={"batch": True}), splits, prices_with(tmp_path)))
     assert {"candidate, read", "baselines, read, by batch"} <= lines.keys()
     assert "candidate, read, by batch" not in lines
+
+
+@pytest.mark.parametrize(
+    ("provider", "tier", "usd"),
+    [("azure", "standard", 1.70), ("azure", "global_standard", 1.70), ("azure", "developer", 0.0), ("openai", "developer", None)],
+)
+def test_a_lease_tells_what_an_hour_costs(provider: str, tier: str, usd: float | None) -> None:
+    """Azure's developer tier costs nothing by the hour; elsewhere the tier says nothing."""
+    assert hosting_usd_per_hour(spec_of(provider, options={"tier": tier})) == usd
 
 
 @pytest.mark.parametrize(("count", "batched"), [(BATCH_MIN, True), (BATCH_MIN - 1, False)])
