@@ -20,6 +20,7 @@ from prooftune.economics.offers import hosted_free, offer_of
 from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList, load_prices
 from prooftune.economics.spending import BudgetExceeded
 from prooftune.errors import SpecError
+from prooftune.providers.batches import batches_base
 from prooftune.spec import RunSpec
 from prooftune.types import Example, Frozen, SplitName
 
@@ -244,10 +245,25 @@ def _warnings(spec: RunSpec, bill: _Lines, counter: Counter) -> Iterator[str]:
         yield f"Tokens are {how_of(counter)}; name the base model's tokenizer in provider.tokenizer, and they are exact."
     elif not counter.exact:
         yield f"{spec.backend.provider} publishes no tokenizer of {spec.backend.model}: tokens are {how_of(counter)}."
+    yield from _asked_directly(spec)
     if spec.backend.objective == "reinforcement":
         yield "A reinforcement tuning is billed by what it generates, or by time: the line of training is no bound."
     if (judge := _unpriced_judge(spec, bill.prices)) is not None:
         yield f"The judge {judge} answers at judge.base_url and has no price; what it costs is not in the estimate."
+
+
+def _asked_directly(spec: RunSpec) -> Iterator[str]:
+    """Say who is asked at the full price although ``provider.batch`` is set."""
+    provider = spec.backend.provider
+    if not spec.provider.batch:
+        return
+    if not batches_base(provider, spec.provider):
+        yield (
+            "provider.tier: standard keeps data in the resource's region, and Azure works batches off anywhere: the base model is asked "
+            "directly, at the full price."
+        )
+    if provider in DEPLOYED:
+        yield "The tuned model answers from a deployment, so it is asked directly, at the full price, whatever provider.batch says."
 
 
 def _unpriced_judge(spec: RunSpec, prices: PriceList) -> str | None:
