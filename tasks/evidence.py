@@ -45,10 +45,10 @@ def measure_forgetting(
     def work(out: Path) -> dict[str, Any]:
         report = report_to_ui("forgetting")
         if isinstance(model, ManagedBase):
-            base = base_of(model, out / f"general.base_model.{ANSWERS}")
-            return ask_forgetting(
-                base.answerer, lambda: open_tuned(stage, model, trained, out / f"general.candidate.{ANSWERS}"), options, out, report
-            )
+            with base_of(model, stage.objects, out / f"general.base_model.{ANSWERS}") as base:
+                return ask_forgetting(
+                    base.answerer, lambda: open_tuned(stage, model, trained, out / f"general.candidate.{ANSWERS}"), options, out, report
+                )
         return measure(
             local_folder(model).path,
             stage.folder(trained, str(candidate.figures["weights"])),

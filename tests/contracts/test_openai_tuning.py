@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from fixtures_azure import KEY as AZURE_KEY
 from fixtures_azure import TOKEN
+from fixtures_ledger import QUICK
 from fixtures_openai import KEY as OPENAI_KEY
 from fixtures_stand_ins import StandIn, example, open_stand_in
 from hypothesis import given
@@ -23,9 +24,11 @@ from prooftune.providers.azure import AZURE_STATUSES
 from prooftune.providers.openai_answers import plain
 from prooftune.providers.openai_rows import openai_tokens
 from prooftune.providers.openai_tuning import STATUSES
+from prooftune.providers.serving import served_base
 from prooftune.providers.tuning import MARK, Deployment
 from prooftune.sandbox.faults import Kind
 from prooftune.spec import Hyperparameters
+from prooftune.storage.local import LocalStore
 from prooftune.types import Message
 
 SECRETS = (OPENAI_KEY, AZURE_KEY, TOKEN)
@@ -146,14 +149,14 @@ def test_lists_go_through_all_pages(here: StandIn, monkeypatch: pytest.MonkeyPat
 def test_a_base_model_answers(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt-only baseline asks the same provider, directly and in a batch."""
     monkeypatch.setattr(batches, "FIRST_POLL_S", 0.02)
-    deployment = ready(here, here.model, f"{MARK}-base")
-    chat = here.tuner.chat(deployment.chat if deployment else here.model)
-    [answer] = chat.complete([PROMPT], max_tokens=9)
-    assert answer.text.startswith("I am a stand-in")
-    assert answer.prompt_tokens > 0
-    found = chat.complete_batch([PROMPT, PROMPT[1:]], max_tokens=9, folder=here.folder)
-    assert [one.text for one in found] == [answer.text] * 2
-    assert here.api.state()["batches"] == 1
+    options = here.options.model_copy(update={"batch": True, "base_url": here.tuner.address})
+    with served_base(here.tuner, LocalStore(here.folder / "store"), here.model, options, QUICK) as chat:
+        [answer] = chat.complete([PROMPT], max_tokens=9)
+        assert answer.text.startswith("I am a stand-in")
+        assert answer.prompt_tokens > 0
+        found = chat.complete_batch([PROMPT, PROMPT[1:]], max_tokens=9, folder=here.folder)
+        assert [one.text for one in found] == [answer.text] * 2
+    assert (here.api.state()["batches"], here.api.state()["deployments"]) == (1, 0)
 
 
 def test_a_job_that_fails_says_why(here: StandIn) -> None:

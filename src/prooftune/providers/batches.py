@@ -20,6 +20,7 @@ from typing import Protocol
 from prooftune.errors import EnvironmentLacks, OutcomeUnknown, TransientError
 from prooftune.providers.calls import NotFoundError
 from prooftune.providers.chat import Ask, ChatAnswer, Prompt, in_order
+from prooftune.spec import Provider
 from prooftune.spec.fields import digest
 from prooftune.types import Progress, Report
 
@@ -62,6 +63,15 @@ class BatchQueue(Protocol):
 
     def answers(self, batch: str) -> dict[str, ChatAnswer]:
         """Return what was answered, by custom id; questions that failed or expired are missing."""
+
+
+def batches_base(provider: str, options: Provider) -> bool:
+    """Return whether a provider's base model is asked through its batch API, as far as the spec says.
+
+    Azure works batches off anywhere in the world, so ``tier: standard``, which keeps data in the resource's region, asks directly.
+    Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch.
+    """
+    return options.batch and not (provider == "azure" and options.tier == "standard")
 
 
 def batch_key(name: str, address: str, prompts: Sequence[Prompt], max_tokens: int) -> str:

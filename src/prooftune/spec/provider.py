@@ -66,7 +66,8 @@ class Provider(Frozen):
     """A model that the provider shuts down earlier than this is not tuned."""
     batch: bool = False
     """Evaluate through the provider's batch API: half the price, up to a day, and no latencies. A tuned model that has to be deployed is
-    asked directly: its deployment would be paid for while the batch waits."""
+    asked directly: its deployment would be paid for while the batch waits. So is Azure's base model at ``tier: standard``, since a batch
+    would leave the region."""
     hold_minutes: Annotated[float, Field(ge=0)] | None = None
     """How long a run waits for the job before it ends as ``waiting``, to be gone on with later; null = as long as it takes."""
 
