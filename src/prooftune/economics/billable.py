@@ -24,6 +24,7 @@ from pathlib import Path
 
 from prooftune.data.counting import Counter, OpenAICounter, TokenizerCounter
 from prooftune.economics.lengths import TOKENS_PER_TURN
+from prooftune.spec import RunSpec
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, Frozen, Message
 
@@ -44,6 +45,26 @@ class Billable(Frozen):
     """False = an estimate, meant to be too high."""
     how: str
     """How they were counted, in a few words."""
+
+
+class WordCounter:
+    """Counts the words of a model without a public tokenizer, each as one token: from below, where the question is what does not fit.
+
+    No public vocabulary at hand has a token with letters of two words; what a conversation puts around its texts is not counted.
+    """
+
+    exact = False
+
+    def text_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens that each text has at least."""
+        return [len(text.split()) for text in texts]
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the tokens that the model sees at least before it answers."""
+        return sum(self.text_tokens([message.content for message in messages]))
+
+    conversation_tokens = prompt_tokens
+    """The same bound."""
 
 
 class UpperCounter:
@@ -90,6 +111,19 @@ def billable_counter(provider: str, model: str, tokenizer_folder: Path | None) -
     return UpperCounter()
 
 
+def tokenizer_folder(spec: RunSpec) -> Path | None:
+    """Return the folder of the tokenizer that a spec names for its base model; None = it names none, or the model is not open.
+
+    Raises:
+        ModelUnavailable: it cannot be had.
+    """
+    if spec.provider.tokenizer is None or not is_open(spec.backend.provider, spec.backend.model):
+        return None
+    from prooftune.models.resolve import resolve_tokenizer
+
+    return resolve_tokenizer(spec.provider.tokenizer)
+
+
 def is_open(provider: str, model: str) -> bool:
     """Whether the model's tokenizer is published with its weights: all of Together's and Fireworks' are, at Bedrock Llama's."""
     return provider in ("together", "fireworks") or (provider == "bedrock" and "llama" in model.lower())
@@ -123,6 +157,8 @@ def how_of(counter: Counter) -> str:
         return "o200k_base, 3 tokens a message and 3 a row"
     if counter.exact:
         return "the base model's own tokenizer and chat template"
+    if isinstance(counter, WordCounter):
+        return "a token a word at least"
     return f"an upper estimate: {LETTERS_PER_TOKEN:g} letters or a sign to a token, {TOKENS_PER_TURN} tokens a message"
 
 

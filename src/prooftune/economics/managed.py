@@ -15,7 +15,7 @@ from pathlib import Path
 from prooftune.data.counting import Counter
 from prooftune.data.lines import read_lines
 from prooftune.economics.asked import DEPLOYED, Asked, asked_by
-from prooftune.economics.billable import billable_counter, conversations, how_of, is_open
+from prooftune.economics.billable import billable_counter, conversations, how_of, is_open, tokenizer_folder
 from prooftune.economics.offers import offer_of
 from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList, load_prices
 from prooftune.economics.spending import BudgetExceeded
@@ -74,7 +74,7 @@ def estimate_managed(spec: RunSpec, splits: Mapping[SplitName, Path], prices: Pr
         ModelUnavailable: ``provider.tokenizer`` names one that cannot be had.
     """
     provider, model = spec.backend.provider, spec.backend.model
-    counter = billable_counter(provider, model, _tokenizer(spec))
+    counter = billable_counter(provider, model, tokenizer_folder(spec))
     offer = offer_of(provider, model, prices)
     examples = {name: tuple(read_lines(path, Example)) for name, path in splits.items()}
     tokens = training_tokens(spec, examples, counter)
@@ -228,14 +228,6 @@ def _needed(prices: PriceList, offer: str, meter: Meter) -> Price:
             f'[price."{offer}"] to a file, and name it in use.prices'
         )
     return price
-
-
-def _tokenizer(spec: RunSpec) -> Path | None:
-    if spec.provider.tokenizer is None or not is_open(spec.backend.provider, spec.backend.model):
-        return None
-    from prooftune.models.resolve import resolve_tokenizer
-
-    return resolve_tokenizer(spec.provider.tokenizer)
 
 
 def _warnings(spec: RunSpec, bill: _Lines, counter: Counter) -> Iterator[str]:
