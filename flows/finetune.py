@@ -136,7 +136,7 @@ def weigh(
     champion = find_champion(store, spec.name, run_key, (splits, checked, baselines, trained, candidate))
     weighed = [
         meet_champion(store, spec.of_contest, champion, base, splits, trained, candidate),
-        count_costs(spec, files["prices"], baselines, trained, candidate),
+        count_costs(spec, files["prices"], baselines, trained, candidate, done.get("estimate")),
     ]
     if spec.general.measures:
         weighed.append(measure_forgetting(store, spec.general, files.get("lm_eval_folder"), method, base, trained, candidate))

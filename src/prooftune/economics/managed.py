@@ -79,7 +79,8 @@ def estimate_managed(spec: RunSpec, splits: Mapping[SplitName, Path], prices: Pr
     examples = {name: tuple(read_lines(path, Example)) for name, path in splits.items()}
     tokens = training_tokens(spec, examples, counter)
     bill = _Lines(prices)
-    bill.add("training", tokens, offer, training_meter(spec))
+    training = needed(prices, offer, training_meter(spec))
+    bill.add("training", _trained(spec, tokens, training), offer, training_meter(spec))
     for asked in asked_by(spec, examples, offer, counter):
         if asked.offer != _unpriced_judge(spec, prices):
             _add_asked(bill, asked)
@@ -103,9 +104,13 @@ def check_limit(spec: RunSpec, estimate: Estimate) -> None:
         BudgetExceeded: with both amounts.
     """
     if estimate.usd > spec.budget.max_usd:
+        trained = f"{estimate.training_tokens:,} tokens are trained in {spec.provider.hyperparameters.epochs} epochs"
+        for line in estimate.lines:
+            if line.what == "training" and line.unit == "hour":
+                trained = f"provider.training_hours is {line.quantity:g}"
         raise BudgetExceeded(
             f"the run may cost ${estimate.usd:,.2f}, and budget.max_usd is ${spec.budget.max_usd:,.2f}; nothing was uploaded. Raise the "
-            f"limit, or train on less: {estimate.training_tokens:,} tokens are trained in {spec.provider.hyperparameters.epochs} epochs"
+            f"limit, or train on less: {trained}"
         )
 
 
@@ -129,13 +134,32 @@ def training_tokens(spec: RunSpec, examples: Mapping[SplitName, tuple[Example, .
 
 
 def training_meter(spec: RunSpec) -> Meter:
-    """Return which price of the list a training token has."""
+    """Return which price of the list a training has."""
+    if spec.backend.objective == "reinforcement":
+        return "training_reinforcement"
     return "training_preference" if spec.backend.objective == "preference" and spec.backend.provider in BY_METHOD else "training"
 
 
-def billed_usd(offer: str, tokens: int, prices: PriceList, meter: Meter = "training") -> float:
-    """Return what so many trained tokens cost by the price list. Raises SpecError where it has no price."""
-    return tokens * _needed(prices, offer, meter).amount / 1e6
+def training_usd(spec: RunSpec, offer: str, tokens: int, prices: PriceList) -> float:
+    """Return what a training over so many tokens is expected to cost by the price list.
+
+    Raises:
+        SpecError: the list has no price, or one by the hour, and ``provider.training_hours`` is not set.
+    """
+    price = needed(prices, offer, training_meter(spec))
+    return _trained(spec, tokens, price) * price.each
+
+
+def _trained(spec: RunSpec, tokens: int, price: Price) -> float:
+    """Return how much a training takes of what a price is for: tokens, or the hours that the spec expects, since nobody can tell them."""
+    if price.unit != "hour":
+        return tokens
+    if spec.provider.training_hours is None:
+        raise SpecError(
+            f"{spec.backend.provider} bills a {spec.backend.objective} tuning by the hour (${price.amount:g}), and how long one takes "
+            "nobody can say beforehand; set provider.training_hours to the hours that you expect it to train"
+        )
+    return spec.provider.training_hours
 
 
 def price_of(prices: PriceList, offer: str, meter: Meter) -> float:
@@ -146,7 +170,7 @@ def price_of(prices: PriceList, offer: str, meter: Meter) -> float:
     """
     if meter in ("tuned_input", "tuned_output") and _by_the_hour(prices, offer):
         return 0.0
-    return _needed(prices, offer, meter).amount
+    return needed(prices, offer, meter).amount
 
 
 def hosting_usd_per_hour(spec: RunSpec) -> float | None:
@@ -179,7 +203,7 @@ def _add_hosting(bill: _Lines, spec: RunSpec, offer: str) -> None:
     provider = spec.backend.provider
     if provider not in DEPLOYED or (provider == "azure" and spec.provider.tier == "developer"):
         return
-    if _needed(bill.prices, offer, "hosting").unit == "hour":
+    if needed(bill.prices, offer, "hosting").unit == "hour":
         bill.add("hosting, for the evaluation", HOSTING_HOURS, offer, "hosting")
     else:
         bill.add("hosting, first month", 1.0, offer, "hosting")
@@ -202,16 +226,15 @@ class _Lines:
 
     def add(self, what: str, quantity: float, offer: str, meter: Meter, share: float = 1.0) -> None:
         """Add a line. Raises SpecError where the price list has no price for it."""
-        price = _needed(self.prices, offer, meter)
-        tokens = price.unit == "1M tokens"
-        each = price.amount * share / (1e6 if tokens else 1.0)
+        price = needed(self.prices, offer, meter)
+        each = price.each * share
         source = self.prices.source[price.source]
         self.used.append(price)
         self.lines.append(
             Line(
                 what=what,
                 quantity=quantity,
-                unit="tokens" if tokens else price.unit,
+                unit="tokens" if price.unit == "1M tokens" else price.unit,
                 usd_per_unit=each,
                 usd=quantity * each,
                 source=source.name,
@@ -220,7 +243,12 @@ class _Lines:
         )
 
 
-def _needed(prices: PriceList, offer: str, meter: Meter) -> Price:
+def needed(prices: PriceList, offer: str, meter: Meter) -> Price:
+    """Return a price.
+
+    Raises:
+        SpecError: the list has none; the message says what to add.
+    """
     price = prices.find(offer, meter)
     if price is None:
         raise SpecError(
@@ -238,7 +266,9 @@ def _warnings(spec: RunSpec, bill: _Lines, counter: Counter) -> Iterator[str]:
     elif not counter.exact:
         yield f"{spec.backend.provider} publishes no tokenizer of {spec.backend.model}: tokens are {how_of(counter)}."
     if spec.backend.objective == "reinforcement":
-        yield "A reinforcement tuning is billed by what it generates, or by time: the line of training is no bound."
+        by_hour = any(line.what == "training" and line.unit == "hour" for line in bill.lines)
+        why = "by time, as long as provider.training_hours expects" if by_hour else "by what it generates"
+        yield f"A reinforcement tuning is billed {why}: the line of training is no bound. A model that grades is billed besides."
     if (judge := _unpriced_judge(spec, bill.prices)) is not None:
         yield f"The judge {judge} answers at judge.base_url and has no price; what it costs is not in the estimate."
 

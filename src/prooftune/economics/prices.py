@@ -24,7 +24,18 @@ SHIPPED = Path(__file__).with_name("prices.toml")
 STALE_DAYS = 180
 """A price whose source is older than this is used with a warning."""
 
-Meter = Literal["input", "output", "tuned_input", "tuned_output", "training", "training_preference", "hosting", "hour", "core_hour"]
+Meter = Literal[
+    "input",
+    "output",
+    "tuned_input",
+    "tuned_output",
+    "training",
+    "training_preference",
+    "training_reinforcement",
+    "hosting",
+    "hour",
+    "core_hour",
+]
 Unit = Literal["1M tokens", "hour", "month", "core hour"]
 UNITS: Mapping[Meter, tuple[Unit, ...]] = {
     "input": ("1M tokens",),
@@ -33,6 +44,7 @@ UNITS: Mapping[Meter, tuple[Unit, ...]] = {
     "tuned_output": ("1M tokens",),
     "training": ("1M tokens",),
     "training_preference": ("1M tokens",),
+    "training_reinforcement": ("1M tokens", "hour"),
     "hosting": ("hour", "month"),
     "hour": ("hour",),
     "core_hour": ("core hour",),
@@ -59,6 +71,11 @@ class Price(Frozen):
     unit: Unit
     source: str
     """Name of a source of the list."""
+
+    @property
+    def each(self) -> float:
+        """USD of one token, hour or month."""
+        return self.amount / 1e6 if self.unit == "1M tokens" else self.amount
 
 
 class Provider(Frozen):
