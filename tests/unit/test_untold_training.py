@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 import pytest
+from fixtures_watching import evaluation
 
 from prooftune.economics.bill import BY_ESTIMATE, training_cost
 from prooftune.economics.costs import cost_options, curve
@@ -14,15 +15,18 @@ from prooftune.economics.managed import Estimate
 from prooftune.economics.prices import load_prices
 from prooftune.evaluation.gate.checks import Evidence, checks_of
 from prooftune.evidence import Costs, Option
-from prooftune.report.comparison import comparison_table
 from prooftune.report.money import break_even_table, money_sentence, option_table
 from prooftune.report.plots.money import cumulative_curves
 from prooftune.report.summary import tiles
 from prooftune.spec import Gate, RunSpec, parse_spec
+from prooftune.types import Metric
 from tests.fixtures_managed import line, make_managed_view
-from tests.unit.test_comparison_page import comparison, contender
-from tests.unit.test_costs import CANDIDATE, FEW_SHOT
 
+RIGHT = Metric(name="exact_match", value=0.9, ci_low=0.8, ci_high=1.0, n=100)
+CANDIDATE = evaluation(RIGHT).model_copy(update={"prompt_tokens_mean": 100, "answer_tokens_mean": 10})
+FEW_SHOT = evaluation(RIGHT.model_copy(update={"value": 0.6})).model_copy(
+    update={"name": "few_shot", "prompt_tokens_mean": 1_000, "answer_tokens_mean": 20}
+)
 PRICES = load_prices(None, date(2026, 11, 26))
 SILENT = {"trained_tokens": None, "billed_usd": None, "job_seconds": 1800.0}
 ESTIMATE = Estimate(
@@ -93,16 +97,6 @@ def test_an_unknown_cost_passes_no_payback_gate(estimate: Estimate | None, passe
     [check] = checks_of(Evidence(costs=costs_of(estimate)), Gate(max_payback_months=12))
     assert (check.name, check.passed) == ("payback", passed)
     assert ("what tuning cost is not known" in check.text) == (passed is None)
-
-
-def test_the_comparison_says_not_known_or_as_estimated() -> None:
-    """Not $0: of two backends one estimated its training, and of the other nobody tells."""
-    estimated, unknown = (
-        contender("bedrock", training_usd=2.0, training_estimated=True),
-        contender("fireworks", training_usd=None),
-    )
-    rows = dict(comparison_table(comparison(estimated, unknown)).rows)
-    assert [(cell.value, cell.detail) for cell in rows["training"]] == [("$2", "as estimated"), ("not known", "")]
 
 
 def test_the_report_says_not_known_or_as_estimated() -> None:
