@@ -29,8 +29,7 @@ STAGES = {
     "approval": "wait for a person's yes to the estimate",
     "baselines": "prompt the base model on the holdout",
     "advise": "stop here unless training can pay",
-    "submit": "upload the rows and see to it that there is one job",
-    "wait": "wait for the job",
+    "submit": "upload the rows, see to it that there is one job, and wait for it",
     "train": "train the candidate",
     "evaluate": "score the candidate on the holdout",
     "champion": "meet the champion in use, if there is one",
@@ -47,7 +46,7 @@ STAGES = {
     "register": "enter the run in the registry",
 }
 """In order; seconds of those without an estimate are a fraction of one."""
-AT_PROVIDER = ("probe", "estimate", "hold", "approval", "submit", "wait", "settle")
+AT_PROVIDER = ("probe", "estimate", "hold", "approval", "submit", "settle")
 """Stages of a managed run alone."""
 
 

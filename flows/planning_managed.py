@@ -25,7 +25,7 @@ WHAT = {
     "evaluate": "deploy the candidate if need be, and score it on the holdout",
 }
 """Stages that do something else than on this machine."""
-ASKS = ("probe", "model", "baselines", "approval", "submit", "wait", "train", "evaluate", "champion", "forgetting", "judge")
+ASKS = ("probe", "model", "baselines", "approval", "submit", "train", "evaluate", "champion", "forgetting", "judge")
 """Stages that wait for a provider, a person or a download: how long is not known."""
 NOTE = "a provider trains and answers, in its own time"
 

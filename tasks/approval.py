@@ -48,7 +48,7 @@ class Approval(RunInput):
     """What the Prefect UI asks for."""
 
     decision: Literal["approve", "reject"] = Field(description="Whether the run may do what it asks for.")
-    by: str = Field(default="Prefect UI", description="Who decides.")
+    by: str = Field(min_length=1, description="Who decides: a person's name.")
     reason: str = Field(default="", description="Why, for those who read the record.")
 
 

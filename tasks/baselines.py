@@ -16,7 +16,7 @@ from tasks.scoring import show_evaluations
 from tasks.stage import Stage
 
 
-@task(**policy("baselines", 3, 24 * 60, "gpu"))
+@task(**policy("baselines", 3, 24 * 60))
 def run_baselines(
     store: Store,
     options: Task,

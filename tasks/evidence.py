@@ -22,7 +22,7 @@ from tasks.stage import Stage
 from tasks.upload import published
 
 
-@task(**policy("forgetting", 2, 12 * 60, "gpu"))
+@task(**policy("forgetting", 2, 12 * 60))
 def measure_forgetting(
     store: Store,
     options: General,
@@ -112,7 +112,7 @@ def find_champion(store: Store, name: str, run_key: str, outputs: tuple[StageOut
     return opponent(objects, champion_to_meet(objects, name, run_key, published(outputs)))
 
 
-@task(**policy("champion", 2, 12 * 60, "gpu"))
+@task(**policy("champion", 2, 12 * 60))
 def meet_champion(
     store: Store,
     contest: RunSpec,

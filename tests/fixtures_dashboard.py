@@ -69,7 +69,9 @@ def evaluated(name: str, value: float) -> dict[str, Any]:
     return Evaluation.model_validate(known | seconds | tokens).model_dump(mode="json")
 
 
-def put_run(store: ObjectStore, folder: Path, task: str, number: int, verdict: Verdict, *, at: datetime = NOW, enter: bool = True) -> str:
+def put_run(
+    store: ObjectStore, folder: Path, task: str, number: int, verdict: Verdict, *, at: datetime = NOW, enter: bool = True, ask: bool = False
+) -> str:
     """Publish a run with a report and its spec, and register it."""
     run_id, decision = f"{task}-{number}", decided(verdict)
     folder.mkdir(exist_ok=True)
@@ -90,7 +92,7 @@ def put_run(store: ObjectStore, folder: Path, task: str, number: int, verdict: V
     manifest = publish(store, run_id, files, facts)
     if enter:
         with at_time(at):
-            registry.register(store, task, run_id, manifest, decision)
+            registry.register(store, task, run_id, manifest, decision, ask=ask)
     return run_id
 
 

@@ -52,8 +52,8 @@ output = { amount = 2, currency = "USD", unit = "1M tokens", source = "rehearsal
 """What the shipped price list lacks."""
 DEPLOYED = ("azure", "bedrock", "together", "fireworks")
 """Their tuned models answer from a deployment."""
-STAGES = ("probe", "estimate", "hold", "submit", "wait", "train", "evaluate", "settle")
-"""A managed run's own. A kill at "job made" stands for "submit" and "wait": the next run may find that the job has ended."""
+STAGES = ("probe", "estimate", "hold", "submit", "train", "evaluate", "settle")
+"""A managed run's own. A kill at "job made" stands for "submit": the next run may find that the job has ended."""
 ELSEWHERE = ("job made", "train", "evaluate")
 
 

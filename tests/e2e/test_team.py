@@ -179,6 +179,8 @@ def test_new_data_become_a_champion_once(team: TeamAtWork) -> None:
     history = team.type("history", TASK, "--store", STORE)
     assert history["champion"]
     assert "ada" in json.dumps(history)
+    page = Path(team.type("dashboard", "--store", STORE)["page"]).read_text()
+    assert "approved by ada" in page
 
     before = len(team.runs("retrain-on-event"))
 

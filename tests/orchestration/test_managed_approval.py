@@ -37,7 +37,9 @@ def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
         desk.api.works.settle()
         result = desk.start(budget=budget).result(180)
         assert result.verdict == "promote", result.reasons
-        said = json.loads(desk.store.get(read_manifest(desk.store, result.run_id).files["approval.json"].key))
+        published = read_manifest(desk.store, result.run_id)
+        said = json.loads(desk.store.get(published.files["approval.json"].key))
+        assert published.facts["lineage"]["approval"].items() <= said.items()
         assert (said["approved"], said["by"], said["reason"]) == (True, "ada", "worth it")
         before = len(desk.seen)
         assert [one["result"]["run_id"] for one in go_on(desk.spec().store)] == [result.run_id]

@@ -183,9 +183,9 @@ def test_a_plan_of_a_managed_run_is_about_money(toy: Path, monkeypatch: pytest.M
     seconds = {stage["name"]: stage["seconds"] for stage in answer["stages"]}
     names = list(seconds)
     assert names[:2] == ["probe", "ingest"]
-    assert names.index("estimate") < names.index("hold") < names.index("submit") < names.index("wait") < names.index("settle")
+    assert names.index("estimate") < names.index("hold") < names.index("submit") < names.index("settle")
     assert not {"approval", "model", "learn", "learning_curve"} & set(names)
-    assert (seconds["wait"], seconds["submit"], answer["seconds"], answer["machine"]) == (None, None, None, None)
+    assert (seconds["submit"], answer["seconds"], answer["machine"]) == (None, None, None)
 
 
 def test_a_plan_says_which_limits_a_managed_run_would_meet(toy: Path) -> None:

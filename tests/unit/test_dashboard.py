@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +23,8 @@ from prooftune.retraining.claims import fail, finish, note_run
 from prooftune.retraining.claims import wait as wait_for_job
 from prooftune.spec import Provider, Store
 from prooftune.storage.objects import ObjectStore, open_store
+from prooftune.storage.registry_approval import settle_approval
+from prooftune.storage.registry_document import Change, Registry, change_registry
 from tests.fixtures_report import Page
 
 pytest_plugins = ["fixtures_s3", "fixtures_dashboard"]
@@ -56,6 +58,28 @@ def test_tasks_show_their_champion_and_how_it_came_to_be(address: Path) -> None:
     assert "no champion" in text
     assert [run.run_id for run in invoices.runs] == ["invoices-7", "invoices-8"]
     assert invoices.runs[1].at is None
+
+
+def test_an_approved_promotion_says_who_approved(tmp_path: Path) -> None:
+    """The line of champions has a promotion that a person was asked about as one that was approved, and by whom."""
+    store = open_store(Store(uri=str(tmp_path / "store")))
+    run_id = put_run(store, tmp_path / "files", "triage", 1, "promote", ask=True)
+    settle_approval(store, "triage", run_id, approved=True, by="maria", reason="seen")
+    text = Page(render(seen(tmp_path / "store"))).text
+    assert "approved by maria: the gate's verdict is promote; approved: seen" in text
+
+
+@pytest.mark.parametrize("action", get_args(Change.model_fields["action"].annotation))
+def test_every_change_of_a_champion_has_its_words(action: Any, tmp_path: Path) -> None:
+    """Whatever a registry may say of a change, the page is made."""
+    store = open_store(Store(uri=str(tmp_path / "store")))
+    run_id = put_run(store, tmp_path / "files", "triage", 1, "promote")
+
+    def changed(registry: Registry) -> Registry:
+        return registry.model_copy(update={"changes": (registry.changes[0].model_copy(update={"action": action}),)})
+
+    change_registry(store, "triage", changed)
+    assert run_id in Page(render(seen(tmp_path / "store"))).text
 
 
 def test_trends_draw_what_a_task_measured(address: Path) -> None:

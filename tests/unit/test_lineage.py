@@ -74,6 +74,15 @@ def test_each_input_changes_its_part_alone(part: str, changes: dict[str, Any]) -
     assert {name for name in before if before[name] != after[name]} == {part, "sha256"}
 
 
+def test_who_allowed_the_cost_is_in_the_lineage() -> None:
+    """Where a person was asked; the digest covers the answer, and a run of which nobody was asked has none."""
+    said = {"approved": True, "usd": 41.5, "by": "ada", "at": "2026-11-27T10:00:00+00:00", "reason": "worth it"}
+    found = made(approval=said)
+    assert found["approval"] == said
+    assert digest_of(found | {"approval": said | {"by": "bob"}}) != found["sha256"] == digest_of(found)
+    assert "approval" not in made()
+
+
 def test_any_edit_of_a_lineage_shows() -> None:
     """Whatever value is changed by hand, the digest no longer fits."""
     found = made()

@@ -235,7 +235,7 @@ def test_without_a_terminal_progress_is_plain_lines(tell: Any, capsys: pytest.Ca
         monkeypatch.setattr(flows.live.time, "monotonic", lambda: 1e9)
         tell(("train", Progress(done=2, total=9, unit="steps", text="loss 2.0\x1b[2J")))
         tell(StageFinished("train", 12.3, cached=False))
-        tell(Said("The server is away."))
+        tell(Said("The server is away.\x1b[2J"))
         tell(StageFinished("gate", 0.3, cached=True))
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -243,7 +243,7 @@ def test_without_a_terminal_progress_is_plain_lines(tell: Any, capsys: pytest.Ca
         "train: started",
         "train: 2/9 steps · loss 2.0⟨U+001B⟩[2J",
         "train: done in 12.3 s",
-        "The server is away.",
+        "The server is away.⟨U+001B⟩[2J",
         "gate: already done",
     ]
 
@@ -260,7 +260,7 @@ def test_on_a_terminal_each_stage_has_a_line(tell: Any, monkeypatch: pytest.Monk
             tell(StageStarted("ingest"))
             tell(StageFinished("ingest", 0.3, cached=True))
             tell(StageFinished("split", 0.3, cached=False))
-            tell(Said("The server is away."))
+            tell(Said("The server is away.\x1b[2J"))
             tell(("train", Progress(done=12, total=56, unit="steps", text="loss 0.154, validation 0.417")))
             raise RuntimeError
 

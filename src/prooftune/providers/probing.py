@@ -1,4 +1,4 @@
-"""Refuses what a provider's probe rules out, before anything is spent.
+"""Finds what a provider's probe speaks against, before anything is spent.
 
 That is a base model that cannot be tuned, or not for long, settings beyond its limits, and examples longer than it takes.
 """
