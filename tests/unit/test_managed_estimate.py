@@ -240,6 +240,17 @@ def test_an_estimate_that_is_not_exact_says_why(splits: dict[SplitName, Path], t
     assert not [one for one in estimate_managed(spec_of(), splits, load_prices(None, TODAY)).warnings if "tokenizer" in one]
 
 
+def test_a_count_that_its_own_tokenizer_does_not_make_exact_says_why(splits: dict[SplitName, Path], tmp_path: Path) -> None:
+    """Nobody knows what Bedrock bills for a row of prompt and completion, whatever tokenizer is named."""
+    meters = {"training": "1M tokens", "input": "1M tokens", "output": "1M tokens", "hosting": "hour"}
+    lines = [f'{meter} = {{ amount = 1.0, unit = "{unit}", source = "mine" }}' for meter, unit in meters.items()]
+    prices = prices_with(tmp_path, '[price."bedrock/llama3-1-8b"]\n' + "\n".join(lines) + "\n")
+    options = {"tokenizer": str(write_tokenizer(tmp_path / "tokenizer"))}
+    found = estimate_managed(spec_of("bedrock", "meta.llama3-1-8b-instruct-v1:0:128k", options=options), splits, prices)
+    assert not found.exact
+    assert any("Bedrock does not publish" in warning for warning in found.warnings)
+
+
 def test_old_prices_are_warned_of(splits: dict[SplitName, Path]) -> None:
     """Only those that the estimate rests on count."""
     assert any("(270 days)" in one for one in estimate_managed(spec_of(), splits, load_prices(None, TODAY)).warnings)
@@ -332,3 +343,11 @@ def test_a_reinforcement_tuning_without_a_price_is_refused(splits: dict[SplitNam
     estimate = estimate_managed(graded(model="gpt-4.1-mini"), splits, prices_with(tmp_path, mine))
     assert lines_of(estimate)["training"].usd == pytest.approx(estimate.training_tokens * 9 / 1e6)
     assert any("by what it generates: the line of training is no bound" in text for text in estimate.warnings)
+
+
+def test_a_reinforcement_tuning_without_a_price_is_refused_with_what_to_add(splits: dict[SplitName, Path]) -> None:
+    """Google publishes no price of Gemini 3.5's: nobody can say what it would cost until one is given."""
+    grader = {"type": "string_check"}
+    spec = spec_of("vertex", "gemini-3.5-flash", objective="reinforcement", options={"grader": grader})
+    with pytest.raises(SpecError, match=r"vertex/gemini-3\.5-flash.*use\.prices"):
+        estimate_managed(spec, splits, load_prices(None, TODAY))

@@ -15,7 +15,7 @@ from pathlib import Path
 from prooftune.data.counting import Counter
 from prooftune.data.lines import read_lines
 from prooftune.economics.asked import DEPLOYED, Asked, asked_by
-from prooftune.economics.billable import billable_counter, conversations, how_of, is_open, tokenizer_folder
+from prooftune.economics.billable import UpperCounter, billable_counter, conversations, how_of, is_open, tokenizer_folder
 from prooftune.economics.offers import offer_of
 from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList, load_prices
 from prooftune.economics.spending import BudgetExceeded
@@ -261,8 +261,10 @@ def needed(prices: PriceList, offer: str, meter: Meter) -> Price:
 def _warnings(spec: RunSpec, bill: _Lines, counter: Counter) -> Iterator[str]:
     if stale := bill.prices.stale(bill.used):
         yield stale
-    if not counter.exact and is_open(spec.backend.provider, spec.backend.model):
-        yield f"Tokens are {how_of(counter)}; name the base model's tokenizer in provider.tokenizer, and they are exact."
+    if isinstance(counter, UpperCounter) and is_open(spec.backend.provider, spec.backend.model):
+        yield f"Tokens are {how_of(counter)}; name the base model's tokenizer in provider.tokenizer, and it counts them."
+    elif not counter.exact and is_open(spec.backend.provider, spec.backend.model):
+        yield f"Tokens are counted by {how_of(counter)}: the bill may differ."
     elif not counter.exact:
         yield f"{spec.backend.provider} publishes no tokenizer of {spec.backend.model}: tokens are {how_of(counter)}."
     if spec.backend.objective == "reinforcement":

@@ -54,14 +54,14 @@ class Provider(Frozen):
     """Azure's training type."""
     tokenizer: str | None = None
     """Hub id or folder with the tokenizer of an open base model (Together, Fireworks, Llama on Bedrock): estimates are then exact to the
-    token; null = OpenAI's and Azure's are known, others are estimated from characters."""
+    token, except of Llama 3.1 on Bedrock; null = OpenAI's and Azure's are known, others are estimated from characters."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPUs of a training on Ray, and so its threads."""
     gpus: Annotated[int, Field(ge=0, le=1)] | None = None
     """GPUs of a training on Ray; null = one for qlora, none otherwise."""
     hyperparameters: Hyperparameters = Hyperparameters()
     grader: dict[str, Any] | None = None
-    """Of a reinforcement tuning, in the provider's form; `{}` is refused."""
+    """Of a reinforcement tuning, in the provider's form (Vertex also takes OpenAI's ``string_check``); `{}` is refused."""
     training_hours: Annotated[float, Field(gt=0)] | None = None
     """Hours that a reinforcement tuning is expected to train, where it is billed by time (o4-mini at OpenAI). The estimate counts them;
     nothing ends the job after them."""
