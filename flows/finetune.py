@@ -135,7 +135,7 @@ def weigh(
     champion = find_champion(store, spec.name, run_key, (splits, checked, baselines, trained, candidate))
     weighed = [
         on_gpu(meet_champion, here=here)(store, spec.of_contest, champion, base, splits, trained, candidate),
-        count_costs(spec, files["prices"], baselines, trained, candidate),
+        count_costs(spec, files["prices"], baselines, trained, candidate, done.get("estimate")),
     ]
     if spec.general.measures:
         suite = (spec.general, files.get("lm_eval_folder"))

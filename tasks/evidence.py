@@ -157,13 +157,16 @@ def meet_champion(
     return output
 
 
-@task(**policy("costs", version=1, timeout_minutes=10))
-def count_costs(spec: RunSpec, prices: FileRef, baselines: StageOutput, trained: StageOutput, candidate: StageOutput) -> StageOutput:
+@task(**policy("costs", version=2, timeout_minutes=10))
+def count_costs(
+    spec: RunSpec, prices: FileRef, baselines: StageOutput, trained: StageOutput, candidate: StageOutput, estimate: StageOutput | None
+) -> StageOutput:
     """Price every way to serve the task from measured tokens and seconds; hands on ``costs.json``.
 
-    ``prices`` is the price list that the spec names; it is here for the stage's key.
+    ``prices`` is the price list that the spec names; it is here for the stage's key. ``estimate`` is a managed run's.
     """
     from prooftune.economics.costs import write_costs
+    from prooftune.economics.managed import Estimate
 
     stage = Stage(spec.store)
     rungs = read_evaluations(stage, baselines)
@@ -171,7 +174,8 @@ def count_costs(spec: RunSpec, prices: FileRef, baselines: StageOutput, trained:
     [tuned] = read_evaluations(stage, candidate)
     # Of a managed job the stage only collected what was left: the job's own time counts, 0 where the provider does not say.
     seconds = trained.figures.get("job_seconds", trained.seconds) or 0.0
-    output = stage.perform(lambda out: write_costs(spec, rungs, best, tuned, trained.figures, seconds, out))
+    expected = None if estimate is None else Estimate.model_validate(estimate.figures)
+    output = stage.perform(lambda out: write_costs(spec, rungs, best, tuned, trained.figures, seconds, out, expected))
     show_table(
         output.figures["options"], key="costs", description="What each way to serve the task costs, from measured tokens and seconds."
     )

@@ -59,22 +59,27 @@ def probe_model(spec: RunSpec) -> Probed:
 
 @task(**errand("require_tunable", 30))
 def require_tunable(spec: RunSpec, capability: Capability, splits: StageOutput) -> None:
-    """Refuse a base model that cannot be tuned, or not for long. An order that was sent before is gone on with: it is paid for.
+    """Refuse what the probe rules out: a base model that cannot be tuned, or not for long, settings beyond its limits, examples too long.
+
+    An order that was sent before is gone on with: it is paid for.
 
     Raises:
-        SpecError: the provider does not tune it, or shuts it down within ``provider.min_remaining_days``.
+        SpecError: the provider does not tune it, not with these settings, or shuts it down within ``provider.min_remaining_days``.
+        DataError: examples are longer than the provider takes.
     """
     from prooftune.providers.ledger import Ledger
-    from prooftune.providers.orders import checked_order
-    from prooftune.providers.probing import refusal
+    from prooftune.providers.orders import order_of, write_rows
+    from prooftune.providers.probing import refusal, rows_refused
     from prooftune.providers.tuning import open_tuner
 
-    if (refused := refusal(spec, capability)) is None:
-        return
     objects = open_store(spec.store)
     files = {name: objects.fetch(splits.artifacts[f"{name}.jsonl"]) for name in ("train", "validation")}
+    refused = refusal(spec, capability) or rows_refused(spec, capability, files)
+    if refused is None:
+        return
+    tuner = open_tuner(spec.backend.provider, spec.provider)
     with TemporaryDirectory() as folder:
-        order, _ = checked_order(open_tuner(spec.backend.provider, spec.provider), spec, files, Path(folder))
+        order = order_of(tuner, spec, write_rows(tuner, spec, files, Path(folder)))
     known = Ledger(objects).newest(order)
     if known is None or known.state == "intended":
         raise refused

@@ -140,8 +140,10 @@ class Option(Frozen):
     name: str
     """``few-shot, this machine``, ``candidate, this machine``, ``candidate, openai gpt-4.1-mini`` …"""
     tuned: bool
-    tuning_usd: float
-    """Once."""
+    tuning_usd: float | None
+    """Once; None = nobody tells what the training cost."""
+    tuning_estimated: bool = False
+    """Whether that is what the training was estimated to cost, since its provider does not say what it did."""
     hosting_usd_per_month: float
     usd_per_1000_requests: float
     prompt_tokens: float
@@ -163,9 +165,9 @@ class BreakEven(Frozen):
     saving_usd_per_month: float | None
     """With hosting, at the spec's volume; None = no volume known."""
     requests: int | None
-    """Requests until tuning is paid back; None = never."""
+    """Requests until tuning is paid back; None = never, or nobody tells what tuning cost."""
     months: float | None
-    """The same at the spec's volume; None = never, or no volume known."""
+    """The same at the spec's volume; None = never, no volume known, or nobody tells what tuning cost."""
 
 
 class Costs(Frozen):
@@ -174,7 +176,8 @@ class Costs(Frozen):
     options: tuple[Option, ...]
     break_even: tuple[BreakEven, ...]
     requests_per_month: int | None
-    training_usd: float
+    training_usd: float | None
+    """Of the candidate; None = nobody tells."""
     training_hours: float
     priced_at: str
     """Date of the oldest price used, ISO 8601."""

@@ -261,5 +261,5 @@ def test_every_error_of_the_operations_in_use_has_a_meaning(here: StandIn, watch
 def test_bounds_of_reinforcement_are_those_of_the_shape() -> None:
     """Botocore's shape says what the adapter checks."""
     shape = service("bedrock").shape_for("RFTHyperParameters")
-    for name, least, most in bedrock_models._REINFORCEMENT.values():
+    for name, least, most in bedrock_models.REINFORCEMENT.values():
         assert (shape.members[name].metadata["min"], shape.members[name].metadata["max"]) == (least, most)

@@ -139,16 +139,15 @@ def test_a_prompt_that_would_be_refused_is_found_at_its_line(tmp_path: Path, cha
 
 
 def test_bytes_that_are_no_text_and_limits_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """UTF-8, bytes of a file, rows, and words of an example, which are tokens at least."""
+    """UTF-8, bytes of a file, and rows."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xff\n")
     assert [problem.code for problem in check_rows(path, order(), "train")] == ["not-utf8"]
     path.write_bytes(b"")
     assert [problem.code for problem in check_rows(path, order(), "train")] == ["too-few-rows"]
     monkeypatch.setattr(vertex_rows, "FILE_BYTES", 10)
-    monkeypatch.setitem(vertex_rows.TOKENS_PER_EXAMPLE, "supervised", 2)
     monkeypatch.setitem(vertex_rows.VALIDATION_ROWS_MAX, "supervised", 1)
-    assert codes(path, ROW) == [("rows.jsonl", "file-too-large"), ("rows.jsonl:1", "too-long")]
+    assert codes(path, ROW) == [("rows.jsonl", "file-too-large")]
     path.write_text((json.dumps({"contents": [USER, USER | {"role": "model"}]}) + "\n") * 2)
     found = [(problem.where, problem.code) for problem in check_rows(path, order(), "validation")]
     assert found == [("rows.jsonl", "file-too-large"), ("rows.jsonl:2", "too-many-rows")]

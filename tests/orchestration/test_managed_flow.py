@@ -205,6 +205,19 @@ def test_rows_that_would_be_refused_cost_nothing(desk: Desk) -> None:
     assert not SPENDS & set(desk.seen)
 
 
+def test_what_the_probe_rules_out_costs_nothing(desk: Desk) -> None:
+    """Examples longer than the model takes, or settings beyond its limits: the base model was asked for, and nothing else."""
+    rows = [row | {"prompt": row["prompt"] + " word" * 66_000 * (number % 20 == 0)} for number, row in enumerate(tickets())]
+    wordy = replace(desk, folder=desk.folder / "wordy")
+    wordy.folder.mkdir()
+    write_jsonl(wordy.folder / "tickets.jsonl", rows)
+    with pytest.raises(DataError, match=r"train\.jsonl:\d+: has 66,\d+ tokens .*openai takes 65,536"):
+        wordy.run()
+    with pytest.raises(SpecError, match=r"batch_size: it is 300; openai takes up to 256"):
+        desk.run(provider={"hyperparameters": {"batch_size": 300}})
+    assert set(desk.seen) == {"probe"}
+
+
 def test_personal_data_is_not_sent(desk: Desk) -> None:
     """Addresses that data.pii: allow left in place stop the run before its upload."""
     rows = [row | {"prompt": f"{row['prompt']} from ada{number}@example.org"} for number, row in enumerate(tickets())]

@@ -53,6 +53,13 @@ def test_backends_are_columns_and_measures_rows() -> None:
     assert rows["answers until"] == ["no end known", "2027-01-14", "–"]
 
 
+def test_an_estimated_training_is_marked_and_an_unknown_one_is_not_nothing() -> None:
+    """Of two backends one estimated its training, and of the other nobody tells what it cost."""
+    estimated = contender("bedrock", training_usd=2.0, training_estimated=True)
+    rows = dict(comparison_table(comparison(estimated, contender("fireworks", training_usd=None))).rows)
+    assert [(cell.value, cell.detail) for cell in rows["training"]] == [("$2", "as estimated"), ("not known", "")]
+
+
 def test_hosting_stands_beside_the_requests() -> None:
     """A deployment that is paid for by the hour costs nothing by the request; without the hour's price it would look free."""
     azure = contender("azure", usd_per_1000_requests=0.0, hosting_usd_per_month=1241.0)

@@ -339,15 +339,42 @@ def test_an_estimate_above_the_limit_is_refused_with_both_amounts(splits: dict[S
         check_limit(spec_of(budget={"max_usd": 0}), estimate)
 
 
+def graded(provider: str = "openai", model: str = "o4-mini", **options: Any) -> RunSpec:
+    """A reinforcement tuning."""
+    return spec_of(provider, model, "reinforcement", options={"grader": {"type": "string_check"}, **options})
+
+
+def test_a_reinforcement_tuning_by_the_hour_counts_the_hours_that_the_spec_expects(splits: dict[SplitName, Path]) -> None:
+    """At $100 an hour, with a warning that it is no bound; what is above the limit is refused, and advice names the hours."""
+    estimate = estimate_managed(graded(training_hours=1.5), splits, load_prices(None, TODAY))
+    training = lines_of(estimate)["training"]
+    assert (training.quantity, training.unit, training.usd) == (1.5, "hour", 150.0)
+    assert any("as long as provider.training_hours expects: the line of training is no bound" in text for text in estimate.warnings)
+    with pytest.raises(BudgetExceeded, match=r"train on less: provider\.training_hours is 1\.5"):
+        check_limit(graded(training_hours=1.5), estimate)
+
+
+def test_nobody_guesses_how_long_a_training_takes(splits: dict[SplitName, Path]) -> None:
+    """Without hours a price by the hour is refused with what to set; a supervised tuning takes none."""
+    with pytest.raises(SpecError, match=r"by the hour \(\$100\).*set provider\.training_hours"):
+        estimate_managed(graded(), splits, load_prices(None, TODAY))
+    with pytest.raises(SpecError, match="only reinforcement is billed by time"):
+        spec_of(options={"training_hours": 2})
+
+
+def test_a_reinforcement_tuning_without_a_price_is_refused(splits: dict[SplitName, Path], tmp_path: Path) -> None:
+    """The price of a supervised training is not its price: what to add is said; one by the token has no bound."""
+    with pytest.raises(SpecError, match="add training_reinforcement under"):
+        estimate_managed(graded(model="gpt-4.1-mini"), splits, load_prices(None, TODAY))
+    mine = '[price."openai/gpt-4.1-mini"]\ntraining_reinforcement = { amount = 9, unit = "1M tokens", source = "mine" }\n'
+    estimate = estimate_managed(graded(model="gpt-4.1-mini"), splits, prices_with(tmp_path, mine))
+    assert lines_of(estimate)["training"].usd == pytest.approx(estimate.training_tokens * 9 / 1e6)
+    assert any("by what it generates: the line of training is no bound" in text for text in estimate.warnings)
+
+
 def test_a_reinforcement_tuning_without_a_price_is_refused_with_what_to_add(splits: dict[SplitName, Path]) -> None:
     """Google publishes no price of Gemini 3.5's: nobody can say what it would cost until one is given."""
     grader = {"type": "string_check"}
     spec = spec_of("vertex", "gemini-3.5-flash", objective="reinforcement", options={"grader": grader})
     with pytest.raises(SpecError, match=r"vertex/gemini-3\.5-flash.*use\.prices"):
         estimate_managed(spec, splits, load_prices(None, TODAY))
-
-
-def test_a_reinforcement_tuning_has_no_bound(splits: dict[SplitName, Path]) -> None:
-    """What it generates is not known beforehand, and the estimate says so."""
-    spec = spec_of(objective="reinforcement", options={"grader": {"type": "string_check"}})
-    assert any("no bound" in warning for warning in estimate_managed(spec, splits, load_prices(None, TODAY)).warnings)

@@ -132,7 +132,6 @@ def test_good_rows_pass(row: dict[str, Any], tmp_path: Path) -> None:
         (said(USER | {"weight": 1}, ASSISTANT), "bad-weight"),
         (said(ASSISTANT, USER), "wrong-last-role"),
         (said(USER, ASSISTANT | {"weight": 0}), "nothing-to-learn"),
-        (said({"role": "user", "content": "a b " * 40_000}, ASSISTANT), "too-long"),
     ],
 )
 def test_bad_rows_are_found_by_line(row: Any, code: str, tmp_path: Path) -> None:
@@ -153,7 +152,6 @@ def test_bad_rows_are_found_by_line(row: Any, code: str, tmp_path: Path) -> None
         (PAIR | {"preferred_output": [USER]}, "bad-output"),
         (PAIR | {"non_preferred_output": [ASSISTANT, ASSISTANT]}, "bad-output"),
         (PAIR | {"non_preferred_output": []}, "no-messages"),
-        (PAIR | {"non_preferred_output": [{"role": "assistant", "content": "a b " * 40_000}]}, "too-long"),
     ],
 )
 def test_bad_pairs_are_found_by_line(row: Any, code: str, tmp_path: Path) -> None:

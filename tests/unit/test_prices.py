@@ -11,6 +11,7 @@ import pytest
 from prooftune.economics.offers import offer_of
 from prooftune.economics.prices import SHIPPED, STALE_DAYS, UNITS, PriceList, load_prices, price_digest
 from prooftune.errors import SpecError
+from prooftune.providers.vertex_models import LIVES
 
 TODAY = date(2026, 11, 22)
 MINE = """
@@ -52,8 +53,8 @@ def test_every_shipped_price_says_currency_unit_and_where_and_when_it_was_read()
 def test_the_shipped_list_covers_what_the_costs_are_said_for() -> None:
     """Six providers that tune, and machines from a CPU core to an H200."""
     prices = shipped()
-    assert {offer.split("/")[0] for offer in prices.tunable()} == {"azure", "bedrock", "fireworks", "openai", "together", "vertex"}
-    assert set(prices.provider) == {offer.split("/")[0] for offer in prices.tunable()}
+    trained = {offer.split("/")[0] for offer, meters in prices.price.items() if "training" in meters}
+    assert trained == set(prices.provider) == {"azure", "bedrock", "fireworks", "openai", "together", "vertex"}
     machines = {offer for offer in prices.price if offer.startswith("machine/")}
     assert machines == {"machine/cpu", "machine/l4", "machine/a10", "machine/a100", "machine/h100", "machine/h200"}
 
@@ -173,10 +174,27 @@ def test_a_provider_closes_after_its_last_job() -> None:
     assert not [offer for offer in shipped(last + timedelta(days=1)).tunable() if offer.startswith("openai/")]
 
 
+@pytest.mark.parametrize("model", LIVES)
+def test_a_model_that_is_tuned_no_more_is_no_option(model: str, tmp_path: Path) -> None:
+    """By the one table of last days, for every model of it: on the last day it is, and from the next day on it is not."""
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[price."vertex/{model}"]\ntraining = {{ amount = 1, unit = "1M tokens", source = "openai-tuning" }}\n')
+    last = LIVES[model].last_job
+    assert f"vertex/{model}" in load_prices(path, last).tunable("eu")
+    assert f"vertex/{model}" not in load_prices(path, last + timedelta(days=1)).tunable()
+
+
+def test_a_reinforcement_price_makes_no_supervised_option() -> None:
+    """o4-mini is tuned by graders alone, and stands beside no candidate."""
+    prices = shipped()
+    assert prices.price["openai/o4-mini"]["training_reinforcement"].unit == "hour"
+    assert "openai/o4-mini" not in prices.tunable()
+
+
 def test_residency_leaves_the_providers_that_can_be_confined_to_the_region(tmp_path: Path) -> None:
     """By the region lists; a provider that the list says nothing of is out."""
-    assert shipped().tunable("EU") == ["azure/gpt-4.1", "vertex/gemini-2.5-flash"]
-    assert shipped().tunable("us") == ["azure/gpt-4.1", "bedrock/nova-micro", "vertex/gemini-2.5-flash"]
+    assert shipped().tunable("EU") == ["azure/gpt-4.1"]
+    assert shipped().tunable("us") == ["azure/gpt-4.1", "bedrock/nova-micro"]
     assert shipped().tunable("mars") == []
     mine = overlaid(tmp_path, '[price."ours/m"]\ntraining = { amount = 1, unit = "1M tokens", source = "openai-tuning" }\n')
     assert "ours/m" in mine.tunable()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from prooftune.data.lines import read_lines
-from prooftune.economics.managed import Estimate, Line, billed_usd, price_of, training_meter
+from prooftune.economics.managed import Estimate, Line, needed, price_of, training_meter
 from prooftune.economics.prices import BATCH_SHARE, Meter, PriceList
 from prooftune.evaluation.answers.api_answerer import KeptAnswer
 from prooftune.providers.hosting import ANSWERS, ENDING, Hosted
@@ -40,6 +40,8 @@ ESTIMATED: Mapping[str, Part] = {
     "hosting": "hosting",
 }
 """Part of an estimate's line, by how the line begins."""
+BY_ESTIMATE = "the estimate"
+"""Who tells what nobody else does."""
 STAGES = ("baselines", "evaluate", "champion", "forgetting")
 
 
@@ -120,7 +122,8 @@ def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput]
     figures = outputs["train"].figures if "train" in outputs else None
     if failed is not None:
         figures = {"trained_tokens": failed.billed_tokens, "billed_usd": failed.billed_usd}
-    lines = list(_training(spec, figures, estimate.offer, prices))
+    training = None if figures is None else training_line(spec, figures, estimate.offer, prices)
+    lines = [] if training is None else [training]
     for stage in STAGES:
         if stage in outputs:
             lines += _answers(spec, outputs[stage], estimate.offer, prices, store)
@@ -140,17 +143,50 @@ def bill_of(spec: RunSpec, prices: PriceList, outputs: Mapping[str, StageOutput]
     )
 
 
-def _training(spec: RunSpec, figures: Mapping[str, Any] | None, offer: str, prices: PriceList) -> Iterator[BillLine]:
-    if figures is None:
-        return
-    tokens, usd = figures["trained_tokens"], figures["billed_usd"]
+def training_line(spec: RunSpec, figures: Mapping[str, Any], offer: str, prices: PriceList) -> BillLine | None:
+    """Return what a training was billed: as the provider tells it, else by its tokens, or its hours, and the price list.
+
+    Hours are those from the job's making to its end, its wait in the queue included: no provider tells those that it bills.
+
+    Args:
+        spec: Of the run.
+        figures: Of the stage that collected the job: ``trained_tokens``, ``billed_usd``, ``job_seconds``.
+        offer: Entry of the price list.
+        prices: Price list.
+
+    Returns:
+        The line. None = the provider tells nothing that it could be computed from.
+
+    Raises:
+        SpecError: the price list has no price for it.
+    """
+    common: dict[str, Any] = {"part": "training", "stage": "train"}
+    tokens, usd, seconds = figures["trained_tokens"], figures["billed_usd"], figures.get("job_seconds")
     if usd is not None:
-        yield BillLine(
-            part="training", stage="train", what="training", quantity=tokens or 0, unit="tokens", usd=usd, told_by="the provider"
-        )
-    elif tokens is not None:
-        usd = billed_usd(offer, tokens, prices, training_meter(spec))
-        yield BillLine(part="training", stage="train", what="training", quantity=tokens, unit="tokens", usd=usd, told_by=offer)
+        return BillLine(**common, what="training", quantity=tokens or 0, unit="tokens", usd=usd, told_by="the provider")
+    if tokens is None and seconds is None:
+        return None
+    price = needed(prices, offer, training_meter(spec))
+    if price.unit == "hour":
+        if seconds is None:
+            return None
+        hours = seconds / 3600
+        return BillLine(**common, what="training, its queue included", quantity=hours, unit="hour", usd=hours * price.each, told_by=offer)
+    if tokens is None:
+        return None
+    return BillLine(**common, what="training", quantity=tokens, unit="tokens", usd=tokens * price.each, told_by=offer)
+
+
+def training_cost(spec: RunSpec, figures: Mapping[str, Any], offer: str, prices: PriceList, estimate: Estimate | None) -> BillLine | None:
+    """Return what a training was billed, or was estimated at where nobody tells; None = there is no estimate of it either.
+
+    Raises:
+        SpecError: the price list has no price for it.
+    """
+    told = training_line(spec, figures, offer, prices)
+    if told is not None or estimate is None:
+        return told
+    return next(_as_estimated(estimate, "training", "train"), None)
 
 
 def _answers(spec: RunSpec, output: StageOutput, offer: str, prices: PriceList, store: ObjectStore) -> Iterator[BillLine]:
@@ -234,7 +270,7 @@ def _left_out(
 ) -> Iterator[tuple[Part, str, str]]:
     """Yield part, stage and reason of what may have cost something that nobody can say."""
     if figures is not None and "training" not in billed:
-        yield "training", "train", f"{spec.backend.provider} says neither tokens nor USD"
+        yield "training", "train", f"{spec.backend.provider} says nothing of what it trained"
     if "judge" in outputs and "judge" not in billed:
         yield "judge", "judge", f"the price list has no price for {outputs['judge'].figures['judge']}"
     if estimated_by_part(estimate.lines)["hosting"] and "evaluate" in outputs and "hosting" not in billed:
@@ -246,4 +282,4 @@ def _as_estimated(estimate: Estimate, part: Part, stage: str) -> Iterator[BillLi
     for line in estimate.lines:
         if ESTIMATED[line.what.partition(",")[0]] == part:
             amount = {"quantity": line.quantity, "usd": line.usd}
-            yield BillLine(part=part, stage=stage, what=line.what, unit=line.unit, told_by="the estimate", **amount)
+            yield BillLine(part=part, stage=stage, what=line.what, unit=line.unit, told_by=BY_ESTIMATE, **amount)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from prooftune.data.counting import Counter, OpenAICounter, TokenizerCounter
 from prooftune.economics.lengths import TOKENS_PER_TURN
+from prooftune.spec import RunSpec
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, Frozen, Message
 
@@ -51,6 +52,26 @@ class Billable(Frozen):
     """False = an estimate, meant to be too high; of rows of prompt and completion one that nobody can compare."""
     how: str
     """How they were counted, in a few words."""
+
+
+class WordCounter:
+    """Counts the words of a model without a public tokenizer, each as one token: from below, where the question is what does not fit.
+
+    No public vocabulary at hand has a token with letters of two words; what a conversation puts around its texts is not counted.
+    """
+
+    exact = False
+
+    def text_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens that each text has at least."""
+        return [len(text.split()) for text in texts]
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the tokens that the model sees at least before it answers."""
+        return sum(self.text_tokens([message.content for message in messages]))
+
+    conversation_tokens = prompt_tokens
+    """The same bound."""
 
 
 class UpperCounter:
@@ -117,6 +138,19 @@ def billable_counter(provider: str, model: str, tokenizer_folder: Path | None) -
     return UpperCounter()
 
 
+def tokenizer_folder(spec: RunSpec) -> Path | None:
+    """Return the folder of the tokenizer that a spec names for its base model; None = it names none, or the model is not open.
+
+    Raises:
+        ModelUnavailable: it cannot be had.
+    """
+    if spec.provider.tokenizer is None or not is_open(spec.backend.provider, spec.backend.model):
+        return None
+    from prooftune.models.resolve import resolve_tokenizer
+
+    return resolve_tokenizer(spec.provider.tokenizer)
+
+
 def _bedrock_form(model: str) -> Form:
     from prooftune.providers.bedrock_models import family_of
 
@@ -157,6 +191,8 @@ def how_of(counter: Counter) -> str:
         return "o200k_base, 3 tokens a message and 3 a row"
     if counter.exact:
         return "the base model's own tokenizer and chat template"
+    if isinstance(counter, WordCounter):
+        return "a token a word at least"
     if isinstance(counter, BedrockCounter):
         return "the base model's own tokenizer, prompt and completion as one turn; Bedrock does not publish what it puts around them"
     return f"an upper estimate: {LETTERS_PER_TOKEN:g} letters or a sign to a token, {TOKENS_PER_TURN} tokens a message"

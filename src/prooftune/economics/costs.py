@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from prooftune.economics import break_even
+from prooftune.economics.bill import training_cost
 from prooftune.economics.machine import Machine, MachineHour, machine_hour, this_machine
+from prooftune.economics.managed import Estimate
 from prooftune.economics.offers import offer_of
 from prooftune.economics.options import (
     HERE,
@@ -43,17 +45,18 @@ def write_costs(
     train_figures: Mapping[str, Any],
     train_seconds: float,
     out: Path,
+    estimate: Estimate | None = None,
 ) -> dict[str, Any]:
     """Write ``costs.json`` and ``break_even.csv`` (``curve``), and return figures.
 
-    ``best`` is the name of the best baseline, ``train_seconds`` the wall time of the training stage.
+    ``best`` is the name of the best baseline, ``train_seconds`` the wall time of the training stage; ``estimate`` is a managed run's.
 
     Raises:
         SpecError: ``use.prices`` is not a usable price list.
         DataError: no baseline is called ``best``.
     """
     prices = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
-    costs = cost_options(spec, baselines, best, candidate, train_figures, train_seconds, prices, this_machine())
+    costs = cost_options(spec, baselines, best, candidate, train_figures, train_seconds, prices, this_machine(), estimate)
     (out / "costs.json").write_text(costs.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
     with (out / "break_even.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, CURVE, lineterminator="\n")
@@ -71,8 +74,11 @@ def cost_options(
     train_seconds: float,
     prices: PriceList,
     machine: Machine,
+    estimate: Estimate | None = None,
 ) -> Costs:
     """Return the cost of every way to serve the task that has a price.
+
+    Where a provider does not say what it trained, its training counts as the ``estimate`` has it.
 
     Raises:
         DataError: no baseline is called ``best``.
@@ -86,7 +92,8 @@ def cost_options(
     if own is None:
         tuned = served_here(candidate, _requests(candidate, spec), _wrong(candidate, spec), spec.use, hour, train_seconds)
     else:
-        tuned = tuned_there(own, candidate, train_figures, _wrong(candidate, spec), spec.use, prices, spec.provider)
+        training = training_cost(spec, train_figures, own, prices, estimate)
+        tuned = tuned_there(own, candidate, training, _wrong(candidate, spec), spec.use, prices, spec.provider)
     trained_tokens = train_figures["trained_tokens"]
     managed = [] if trained_tokens is None else list(_managed(spec, in_use, candidate, float(trained_tokens), prices, own))
     pairs = _pairs([tuned, *managed], prompted.get(best))
@@ -113,13 +120,16 @@ def curve(costs: Costs) -> list[dict[str, object]]:
     """Return the points of the break-even plot: USD spent by a tuned option and by what it replaces, over requests.
 
     One row a point and comparison, with the columns ``CURVE``. What the tuned option saves in corrections stands on the side of what it
-    replaces, so that the lines cross where tuning is paid back. A comparison whose hosting needs a volume that is not known has no points.
+    replaces, so that the lines cross where tuning is paid back. A comparison has no points where nobody tells what tuning cost, or where
+    hosting needs a volume that is not known.
     """
     options = {option.name: option for option in costs.options}
     rows: list[dict[str, object]] = []
     for pair in costs.break_even:
         option, against = options[pair.option], options[pair.against]
         volume = costs.requests_per_month
+        if option.tuning_usd is None or against.tuning_usd is None:
+            continue
         if not volume and option.hosting_usd_per_month != against.hosting_usd_per_month:
             continue
         per_request = option.usd_per_1000_requests / 1000
@@ -184,14 +194,14 @@ def _compare(tuned: Served, against: Served, spec: RunSpec) -> BreakEven:
     saving = (replaced.usd_per_1000_requests - option.usd_per_1000_requests) / 1000
     if tuned.wrong is not None and against.wrong is not None:
         saving += (against.wrong - tuned.wrong) * usd_per_wrong_answer(spec)
-    hosting = option.hosting_usd_per_month - replaced.hosting_usd_per_month
+    hosting, cost = option.hosting_usd_per_month - replaced.hosting_usd_per_month, option.tuning_usd
     return BreakEven(
         option=option.name,
         against=replaced.name,
         saving_usd_per_request=saving,
         saving_usd_per_month=break_even.saving_per_month(saving, hosting, volume),
-        requests=break_even.requests_until_paid(option.tuning_usd, saving, hosting, volume),
-        months=break_even.months_until_paid(option.tuning_usd, saving, hosting, volume),
+        requests=None if cost is None else break_even.requests_until_paid(cost, saving, hosting, volume),
+        months=None if cost is None else break_even.months_until_paid(cost, saving, hosting, volume),
     )
 
 
@@ -230,6 +240,6 @@ def _hosting_warnings(spec: RunSpec, pairs: Sequence[tuple[Served, Served]]) -> 
         found = _compare(tuned, against, spec)
         hosting = tuned.option.hosting_usd_per_month - against.option.hosting_usd_per_month
         needed = break_even.volume_for_hosting(found.saving_usd_per_request, hosting)
-        if hosting > 0 and found.months is None:
+        if hosting > 0 and found.months is None and tuned.option.tuning_usd is not None:
             covered = "is covered by no volume" if needed is None else f"is covered from {needed:,} requests a month on"
             yield f"The hosting of {tuned.option.name} {covered}, against {against.option.name}."

@@ -15,7 +15,7 @@ from pathlib import Path
 from prooftune.data.counting import Counter
 from prooftune.data.lines import read_lines
 from prooftune.economics.asked import DEPLOYED, Asked, asked_by
-from prooftune.economics.billable import UpperCounter, billable_counter, conversations, how_of, is_open
+from prooftune.economics.billable import UpperCounter, billable_counter, conversations, how_of, is_open, tokenizer_folder
 from prooftune.economics.offers import hosted_free, offer_of
 from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList, load_prices
 from prooftune.economics.spending import BudgetExceeded
@@ -75,12 +75,13 @@ def estimate_managed(spec: RunSpec, splits: Mapping[SplitName, Path], prices: Pr
         ModelUnavailable: ``provider.tokenizer`` names one that cannot be had.
     """
     provider, model = spec.backend.provider, spec.backend.model
-    counter = billable_counter(provider, model, _tokenizer(spec))
+    counter = billable_counter(provider, model, tokenizer_folder(spec))
     offer = offer_of(provider, model, prices)
     examples = {name: tuple(read_lines(path, Example)) for name, path in splits.items()}
     tokens = training_tokens(spec, examples, counter)
     bill = _Lines(prices)
-    bill.add("training", tokens, offer, training_meter(spec))
+    training = needed(prices, offer, training_meter(spec))
+    bill.add("training", _trained(spec, tokens, training), offer, training_meter(spec))
     for asked in asked_by(spec, examples, offer, counter):
         if asked.offer != _unpriced_judge(spec, prices):
             _add_asked(bill, asked)
@@ -104,9 +105,13 @@ def check_limit(spec: RunSpec, estimate: Estimate) -> None:
         BudgetExceeded: with both amounts.
     """
     if estimate.usd > spec.budget.max_usd:
+        trained = f"{estimate.training_tokens:,} tokens are trained in {spec.provider.hyperparameters.epochs} epochs"
+        for line in estimate.lines:
+            if line.what == "training" and line.unit == "hour":
+                trained = f"provider.training_hours is {line.quantity:g}"
         raise BudgetExceeded(
             f"the run may cost ${estimate.usd:,.2f}, and budget.max_usd is ${spec.budget.max_usd:,.2f}; nothing was uploaded. Raise the "
-            f"limit, or train on less: {estimate.training_tokens:,} tokens are trained in {spec.provider.hyperparameters.epochs} epochs"
+            f"limit, or train on less: {trained}"
         )
 
 
@@ -130,13 +135,32 @@ def training_tokens(spec: RunSpec, examples: Mapping[SplitName, tuple[Example, .
 
 
 def training_meter(spec: RunSpec) -> Meter:
-    """Return which price of the list a training token has."""
+    """Return which price of the list a training has."""
+    if spec.backend.objective == "reinforcement":
+        return "training_reinforcement"
     return "training_preference" if spec.backend.objective == "preference" and spec.backend.provider in BY_METHOD else "training"
 
 
-def billed_usd(offer: str, tokens: int, prices: PriceList, meter: Meter = "training") -> float:
-    """Return what so many trained tokens cost by the price list. Raises SpecError where it has no price."""
-    return tokens * _needed(prices, offer, meter).amount / 1e6
+def training_usd(spec: RunSpec, offer: str, tokens: int, prices: PriceList) -> float:
+    """Return what a training over so many tokens is expected to cost by the price list.
+
+    Raises:
+        SpecError: the list has no price, or one by the hour, and ``provider.training_hours`` is not set.
+    """
+    price = needed(prices, offer, training_meter(spec))
+    return _trained(spec, tokens, price) * price.each
+
+
+def _trained(spec: RunSpec, tokens: int, price: Price) -> float:
+    """Return how much a training takes of what a price is for: tokens, or the hours that the spec expects, since nobody can tell them."""
+    if price.unit != "hour":
+        return tokens
+    if spec.provider.training_hours is None:
+        raise SpecError(
+            f"{spec.backend.provider} bills a {spec.backend.objective} tuning by the hour (${price.amount:g}), and how long one takes "
+            "nobody can say beforehand; set provider.training_hours to the hours that you expect it to train"
+        )
+    return spec.provider.training_hours
 
 
 def price_of(prices: PriceList, offer: str, meter: Meter) -> float:
@@ -147,7 +171,7 @@ def price_of(prices: PriceList, offer: str, meter: Meter) -> float:
     """
     if meter in ("tuned_input", "tuned_output") and _by_the_hour(prices, offer):
         return 0.0
-    return _needed(prices, offer, meter).amount
+    return needed(prices, offer, meter).amount
 
 
 def hosting_usd_per_hour(spec: RunSpec) -> float | None:
@@ -179,7 +203,7 @@ def _add_hosting(bill: _Lines, spec: RunSpec, offer: str) -> None:
     provider = spec.backend.provider
     if provider not in DEPLOYED or hosted_free(provider, spec.provider):
         return
-    if _needed(bill.prices, offer, "hosting").unit == "hour":
+    if needed(bill.prices, offer, "hosting").unit == "hour":
         bill.add("hosting, for the evaluation", HOSTING_HOURS, offer, "hosting")
     else:
         bill.add("hosting, first month", 1.0, offer, "hosting")
@@ -202,16 +226,15 @@ class _Lines:
 
     def add(self, what: str, quantity: float, offer: str, meter: Meter, share: float = 1.0) -> None:
         """Add a line. Raises SpecError where the price list has no price for it."""
-        price = _needed(self.prices, offer, meter)
-        tokens = price.unit == "1M tokens"
-        each = price.amount * share / (1e6 if tokens else 1.0)
+        price = needed(self.prices, offer, meter)
+        each = price.each * share
         source = self.prices.source[price.source]
         self.used.append(price)
         self.lines.append(
             Line(
                 what=what,
                 quantity=quantity,
-                unit="tokens" if tokens else price.unit,
+                unit="tokens" if price.unit == "1M tokens" else price.unit,
                 usd_per_unit=each,
                 usd=quantity * each,
                 source=source.name,
@@ -220,7 +243,12 @@ class _Lines:
         )
 
 
-def _needed(prices: PriceList, offer: str, meter: Meter) -> Price:
+def needed(prices: PriceList, offer: str, meter: Meter) -> Price:
+    """Return a price.
+
+    Raises:
+        SpecError: the list has none; the message says what to add.
+    """
     price = prices.find(offer, meter)
     if price is None:
         raise SpecError(
@@ -228,14 +256,6 @@ def _needed(prices: PriceList, offer: str, meter: Meter) -> Price:
             f'[price."{offer}"] to a file, and name it in use.prices'
         )
     return price
-
-
-def _tokenizer(spec: RunSpec) -> Path | None:
-    if spec.provider.tokenizer is None or not is_open(spec.backend.provider, spec.backend.model):
-        return None
-    from prooftune.models.resolve import resolve_tokenizer
-
-    return resolve_tokenizer(spec.provider.tokenizer)
 
 
 def _warnings(spec: RunSpec, bill: _Lines, counter: Counter) -> Iterator[str]:
@@ -249,7 +269,9 @@ def _warnings(spec: RunSpec, bill: _Lines, counter: Counter) -> Iterator[str]:
         yield f"{spec.backend.provider} publishes no tokenizer of {spec.backend.model}: tokens are {how_of(counter)}."
     yield from _asked_directly(spec)
     if spec.backend.objective == "reinforcement":
-        yield "A reinforcement tuning is billed by what it generates, or by time: the line of training is no bound."
+        by_hour = any(line.what == "training" and line.unit == "hour" for line in bill.lines)
+        why = "by time, as long as provider.training_hours expects" if by_hour else "by what it generates"
+        yield f"A reinforcement tuning is billed {why}: the line of training is no bound. A model that grades is billed besides."
     if (judge := _unpriced_judge(spec, bill.prices)) is not None:
         yield f"The judge {judge} answers at judge.base_url and has no price; what it costs is not in the estimate."
 

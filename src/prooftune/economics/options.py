@@ -6,10 +6,10 @@ another base model tuned on the same data) stands in ``Option.assumption``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from prooftune.economics.bill import BY_ESTIMATE, BillLine
 from prooftune.economics.machine import MachineHour
 from prooftune.economics.offers import hosted_free
 from prooftune.economics.prices import Meter, Price, PriceList
@@ -94,13 +94,28 @@ def served_by_api(evaluation: Evaluation, offer: str, wrong: float | None, price
 
 
 _PROMPTED: tuple[Meter, ...] = ("input", "output")
-_TUNED: tuple[Meter, ...] = ("tuned_input", "tuned_output", "training", "hosting")
+_TUNED: tuple[Meter, ...] = ("tuned_input", "tuned_output", "training", "training_preference", "training_reinforcement", "hosting")
 
 
 def tuned_by(
     offer: str, candidate: Evaluation, trained_tokens: float, wrong: float | None, use: Use, prices: PriceList, options: Provider
 ) -> Served:
     """Tune and serve with a managed provider, with the tokens that were trained and generated here."""
+    usd = trained_tokens * prices.price[offer]["training"].each
+    assumed = f"{NOT_MEASURED} Training counts the {trained_tokens:,.0f} tokens trained here."
+    return _tuned(offer, candidate, usd, assumed, wrong, use, prices, options)
+
+
+def _tuned(
+    offer: str,
+    candidate: Evaluation,
+    tuning_usd: float | None,
+    assumed: str,
+    wrong: float | None,
+    use: Use,
+    prices: PriceList,
+    options: Provider,
+) -> Served:
     meters = prices.price[offer]
     tokens: dict[Meter, float] = {"tuned_input": candidate.prompt_tokens_mean, "tuned_output": candidate.answer_tokens_mean}
     per_request = sum(count * meters[meter].amount for meter, count in tokens.items() if meter in meters) / 1e6
@@ -109,34 +124,29 @@ def tuned_by(
     option = Option(
         name=name_of(candidate, offer),
         tuned=True,
-        tuning_usd=trained_tokens * meters["training"].amount / 1e6,
+        tuning_usd=tuning_usd,
         hosting_usd_per_month=hosting,
         usd_per_1000_requests=1000 * per_request,
         prompt_tokens=candidate.prompt_tokens_mean,
         answer_tokens=candidate.answer_tokens_mean,
-        assumption=f"{NOT_MEASURED} Training counts the {trained_tokens:,.0f} tokens trained here.{place}",
+        assumption=f"{assumed}{place}",
         measured=False,
     )
     return Served(option, offer, wrong, tuple(meters[meter] for meter in _TUNED if meter in meters))
 
 
 def tuned_there(
-    offer: str,
-    candidate: Evaluation,
-    train_figures: Mapping[str, Any],
-    wrong: float | None,
-    use: Use,
-    prices: PriceList,
-    options: Provider,
+    offer: str, candidate: Evaluation, training: BillLine | None, wrong: float | None, use: Use, prices: PriceList, options: Provider
 ) -> Served:
-    """The candidate at the provider that tuned it: its own bill, its own answers."""
-    tokens, billed = train_figures["trained_tokens"], train_figures["billed_usd"]
-    served = tuned_by(offer, candidate, float(tokens or 0), wrong, use, prices, options)
-    unknown = "" if tokens is not None or billed is not None else "The provider does not say what it trained, so tuning is not in it."
-    place = FREE if hosted_free(offer.partition("/")[0], options) else ""
-    update: dict[str, Any] = {"measured": True, "assumption": f"{unknown}{place}".strip()} | (
-        {} if billed is None else {"tuning_usd": billed}
+    """The candidate at the provider that tuned it: its own answers, and what its training cost by the bill; None = nobody tells."""
+    served = _tuned(offer, candidate, None if training is None else training.usd, "", wrong, use, prices, options)
+    estimated = training is not None and training.told_by == BY_ESTIMATE
+    silent = "The provider does not say what it trained"
+    assumed = (
+        f"{silent}, so tuning counts as it was estimated." if estimated else "" if training else f"{silent}: what tuning cost is not known."
     )
+    place = FREE if hosted_free(offer.partition("/")[0], options) else ""
+    update: dict[str, Any] = {"measured": True, "assumption": f"{assumed}{place}".strip(), "tuning_estimated": estimated}
     return replace(served, option=served.option.model_copy(update=update))
 
 

@@ -17,6 +17,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from prooftune.errors import Problem, SpecError
 from prooftune.evidence import JudgeReport
+from prooftune.providers.vertex_models import LIVES, short_name
 from prooftune.spec import Judge, digest
 from prooftune.types import Frozen
 
@@ -24,7 +25,18 @@ SHIPPED = Path(__file__).with_name("prices.toml")
 STALE_DAYS = 180
 """A price whose source is older than this is used with a warning."""
 
-Meter = Literal["input", "output", "tuned_input", "tuned_output", "training", "training_preference", "hosting", "hour", "core_hour"]
+Meter = Literal[
+    "input",
+    "output",
+    "tuned_input",
+    "tuned_output",
+    "training",
+    "training_preference",
+    "training_reinforcement",
+    "hosting",
+    "hour",
+    "core_hour",
+]
 Unit = Literal["1M tokens", "hour", "month", "core hour"]
 UNITS: Mapping[Meter, tuple[Unit, ...]] = {
     "input": ("1M tokens",),
@@ -33,6 +45,7 @@ UNITS: Mapping[Meter, tuple[Unit, ...]] = {
     "tuned_output": ("1M tokens",),
     "training": ("1M tokens",),
     "training_preference": ("1M tokens",),
+    "training_reinforcement": ("1M tokens", "hour"),
     "hosting": ("hour", "month"),
     "hour": ("hour",),
     "core_hour": ("core hour",),
@@ -59,6 +72,11 @@ class Price(Frozen):
     unit: Unit
     source: str
     """Name of a source of the list."""
+
+    @property
+    def each(self) -> float:
+        """USD of one token, hour or month."""
+        return self.amount / 1e6 if self.unit == "1M tokens" else self.amount
 
 
 class Provider(Frozen):
@@ -117,7 +135,7 @@ class PriceList(Frozen):
 
         Of a provider's size classes only the smallest counts, and none where models of the provider are listed by name.
         """
-        return [offer for offer in sorted(self.price) if self._trains(offer) and self._open(offer.split("/")[0], residency)]
+        return [offer for offer in sorted(self.price) if self._trains(offer) and self._open(offer, residency)]
 
     def confined_to(self, region: str) -> list[str]:
         """Return the providers whose training and serving a source says can be confined to a region."""
@@ -132,12 +150,14 @@ class PriceList(Frozen):
         named = (one for one in self.price if one.startswith(f"{provider}/") and one not in classes and "training" in self.price[one])
         return offer == classes[0] and not any(named)
 
-    def _open(self, name: str, residency: str | None) -> bool:
+    def _open(self, offer: str, residency: str | None) -> bool:
+        name, _, model = offer.partition("/")
         provider = self.provider.get(name)
-        if provider is None:
-            return residency is None
-        closed = provider.last_job is not None and provider.last_job < self.today
-        return not closed and (residency is None or residency.lower() in provider.regions)
+        life = LIVES.get(short_name(model)) if name == "vertex" else None
+        ends = (provider.last_job if provider else None, life.last_job if life else None)
+        if any(end is not None and end < self.today for end in ends):
+            return False
+        return residency is None or (provider is not None and residency.lower() in provider.regions)
 
     def checked(self, used: Iterable[Price]) -> date:
         """Return the day of the oldest of these prices; today where there are none."""

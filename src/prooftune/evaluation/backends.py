@@ -46,6 +46,9 @@ class Contender(Frozen):
     p_value: float | None = None
     """Holm-adjusted over all that are compared with the reference."""
     training_usd: float | None = None
+    """None = nothing was trained, or nobody tells what it cost."""
+    training_estimated: bool = False
+    """Whether that is what the training was estimated to cost, since its provider does not say what it did."""
     usd_per_1000_requests: float | None = None
     """Of tokens alone; a deployment by the hour stands in ``hosting_usd_per_month``."""
     hosting_usd_per_month: float | None = None
@@ -147,7 +150,7 @@ def _contender(store: ObjectStore, backend: str, spec: RunSpec, manifest: Manife
     )
 
 
-def _money(store: ObjectStore, manifest: Manifest) -> dict[str, float]:
+def _money(store: ObjectStore, manifest: Manifest) -> dict[str, Any]:
     if "costs.json" not in manifest.files:
         return {}
     costs = Costs.model_validate_json(store.fetch(manifest.files["costs.json"]).read_bytes())
@@ -156,6 +159,7 @@ def _money(store: ObjectStore, manifest: Manifest) -> dict[str, float]:
         return {}
     return {
         "training_usd": tuned.tuning_usd,
+        "training_estimated": tuned.tuning_estimated,
         "usd_per_1000_requests": tuned.usd_per_1000_requests,
         "hosting_usd_per_month": tuned.hosting_usd_per_month,
     }

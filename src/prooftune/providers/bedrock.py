@@ -20,7 +20,18 @@ from prooftune.providers.bedrock_answers import STATUSES, Created, JobAnswer, Mo
 from prooftune.providers.bedrock_chat import BedrockChat
 from prooftune.providers.bedrock_connection import connect, pages
 from prooftune.providers.bedrock_files import Bucket
-from prooftune.providers.bedrock_models import Family, asked_as, base_of, family_of, objectives_of, require_family, settings
+from prooftune.providers.bedrock_models import (
+    REINFORCED_ROWS,
+    REINFORCEMENT,
+    Family,
+    asked_as,
+    base_of,
+    family_of,
+    objectives_of,
+    require_family,
+    settings,
+    tokens_per_example,
+)
 from prooftune.providers.bedrock_serving import Deployments
 from prooftune.providers.calls import NotFoundError
 from prooftune.providers.chat import ChatModel
@@ -59,7 +70,7 @@ class BedrockTuner:
         family = family_of(model)
         if family is None:
             return Capability(tunable=False, why=f"bedrock tunes {model}, and not from text", objectives=(), shutdown=found.shutdown)
-        return _capability(found, family, model)
+        return _capability(found, family, model, objective)
 
     def write_rows(self, examples: Path, system: str, objective: Objective, out: Path, model: str | None = None) -> None:
         """Write our examples in the form of the model's family, one line an example, in their order.
@@ -188,9 +199,11 @@ class BedrockTuner:
         return BedrockChat(model, self._connection, self._bucket)
 
 
-def _capability(found: ModelAnswer, family: Family, model: str) -> Capability:
+def _capability(found: ModelAnswer, family: Family, model: str, objective: Objective) -> Capability:
     """Return what is known of a model that Bedrock lists as tunable."""
     legacy = found.model_lifecycle.status == "LEGACY"
+    rows, takes = (REINFORCED_ROWS, REINFORCEMENT) if objective == "reinforcement" else (family.rows, family.takes)
+    bounds = {f"{name}_{end}": bound for name, (_, *both) in takes.items() for end, bound in zip(("min", "max"), both, strict=True)}
     why = f"bedrock lists it as tunable, {found.model_lifecycle.status.lower()}"
     if unusable := legacy and not family.on_demand:
         why += ": no throughput can be bought for a legacy model, and what is tuned from it would answer nobody"
@@ -202,11 +215,12 @@ def _capability(found: ModelAnswer, family: Family, model: str) -> Capability:
         last_job=None if family.on_demand else found.legacy,
         shutdown=found.shutdown,
         limits={
-            "rows_min": family.rows[0],
-            "rows_max": family.rows[1],
+            "rows_min": rows[0],
+            "rows_max": rows[1],
             "validation_rows_max": family.validation_rows_max,
-            "epochs_max": int(family.takes["epochs"][2]),
             "file_bytes": bedrock_rows.FILE_BYTES,
+            "tokens_per_example": tokens_per_example(model),
+            **bounds,
         },
     )
 

@@ -76,12 +76,25 @@ FAMILIES = (
 REINFORCED = ("amazon.nova-2-lite-",)
 """What ids of models with reinforcement fine-tuning begin with."""
 REINFORCED_ROWS = (100, 20_000)
-_REINFORCEMENT: dict[str, tuple[str, float, float]] = {
+REINFORCEMENT: dict[str, tuple[str, float, float]] = {
     "epochs": ("epochCount", 1, 50),
     "batch_size": ("batchSize", 16, 512),
     "learning_rate": ("learningRate", 1e-7, 1e-3),
 }
 """Bounds of the API's own shape ``RFTHyperParameters``."""
+TOKENS_PER_EXAMPLE: Mapping[str, int] = {
+    "anthropic.claude-3-haiku-": 32_000,
+    "amazon.nova-micro-": 32_768,
+    "amazon.nova-lite-": 32_768,
+    "amazon.nova-pro-": 32_768,
+    "meta.llama3-1-": 16_000,
+    "meta.llama3-2-90b-": 10_000,
+    "meta.llama3-2-": 16_000,
+    "meta.llama3-3-": 16_000,
+}
+"""Input and output tokens of an example together, by what ids begin with; the first that fits counts. AWS tells none for Nova 2 Lite, and
+for Nova "32k": the larger reading stands here. Source: https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html
+("Model requirements for training and validation datasets") and the page on Nova above ("Dataset constraints"), read on 2026-11-27."""
 _ADVICE = {
     "learning_rate": "set learning_rate_multiplier",
     "learning_rate_multiplier": "set learning_rate, which is absolute",
@@ -126,6 +139,12 @@ def require_family(model: str) -> Family:
     return family
 
 
+def tokens_per_example(model: str) -> int | None:
+    """Return how many tokens an example may have; None = AWS does not say."""
+    base = base_of(model)
+    return next((tokens for prefix, tokens in TOKENS_PER_EXAMPLE.items() if base.startswith(prefix)), None)
+
+
 def objectives_of(model: str) -> tuple[Objective, ...]:
     """Return by which objectives a model can be tuned."""
     return ("supervised", "reinforcement") if base_of(model).startswith(REINFORCED) else ("supervised",)
@@ -146,7 +165,7 @@ def settings(order: Order) -> dict[str, Any]:
         return {"customizationType": "FINE_TUNING", "hyperParameters": {name: _plain(value) for name, value in chosen.items()}}
     tuning = {
         "graderConfig": {"lambdaGrader": {"lambdaArn": _grader(order)}},
-        "hyperParameters": _chosen(order, _REINFORCEMENT, family.name),
+        "hyperParameters": _chosen(order, REINFORCEMENT, family.name),
     }
     return {"customizationType": "REINFORCEMENT_FINE_TUNING", "customizationConfig": {"rftConfig": tuning}}
 

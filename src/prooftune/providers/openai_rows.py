@@ -44,6 +44,7 @@ class Rules:
     rows_min: int = 10
     file_bytes: int = 8 * 2**30
     tokens_per_example: int = 65_536
+    """Told by the probe, and kept by ``probing.py``."""
     byte_order_mark: bool = False
 
 
@@ -71,7 +72,7 @@ def check_rows(path: Path, order: Order, role: Literal["train", "validation"], r
     if (size := path.stat().st_size) > rules.file_bytes:
         problems.append(Problem(path.name, f"has {size:,} bytes; a file may have {rules.file_bytes:,}", "file-too-large"))
     read = _items(order.grader) if order.objective == "reinforcement" else ()
-    rows, found = check_lines(_lines(path, rules, problems), path.name, lambda row, _: _check_row(row, order.objective, read, rules))
+    rows, found = check_lines(_lines(path, rules, problems), path.name, lambda row, _: _check_row(row, order.objective, read))
     problems += found
     least = rules.rows_min if role == "train" else 1
     if rows < least:
@@ -92,7 +93,7 @@ def _lines(path: Path, rules: Rules, problems: list[Problem]) -> Iterator[bytes]
             yield line.removeprefix(codecs.BOM_UTF8) if marked else line
 
 
-def _check_row(row: dict[str, Any], objective: Objective, read: Sequence[str], rules: Rules) -> tuple[()]:
+def _check_row(row: dict[str, Any], objective: Objective, read: Sequence[str]) -> tuple[()]:
     """Return nothing; the first thing that is wrong is raised."""
     required, allowed = _ROWS[objective]
     if missing := sorted({*required, *read} - row.keys()):
@@ -100,13 +101,9 @@ def _check_row(row: dict[str, Any], objective: Objective, read: Sequence[str], r
     if allowed and (unknown := sorted(row.keys() - allowed)):
         raise Unfit("unknown-field", f"has the fields {', '.join(unknown)}; a {objective} row may have {', '.join(sorted(allowed))}")
     if objective == "preference":
-        said = _check_pair(row)
+        _check_pair(row)
     else:
-        said = _messages(row["messages"], "messages")
-        _check_turns(said, objective)
-    tokens = openai_tokens(said)
-    if tokens > rules.tokens_per_example:
-        raise Unfit("too-long", f"has {tokens:,} tokens; an example may have {rules.tokens_per_example:,}")
+        _check_turns(_messages(row["messages"], "messages"), objective)
     return ()
 
 
@@ -119,8 +116,7 @@ def _check_turns(said: list[dict[str, Any]], objective: Objective) -> None:
         raise Unfit("nothing-to-learn", "gives each assistant message the weight 0; at least one has to count")
 
 
-def _check_pair(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the longer of the two conversations."""
+def _check_pair(row: dict[str, Any]) -> None:
     if not isinstance(row["input"], dict) or not {"messages"} <= row["input"].keys() <= {"messages", "tools", "parallel_tool_calls"}:
         raise Unfit("bad-input", "has an input that is no object of messages, tools and parallel_tool_calls")
     prompt = _messages(row["input"]["messages"], "input.messages")
@@ -130,7 +126,6 @@ def _check_pair(row: dict[str, Any]) -> list[dict[str, Any]]:
     for name, answer in zip(("preferred_output", "non_preferred_output"), answers, strict=True):
         if len(answer) != 1 or answer[0]["role"] != "assistant":
             raise Unfit("bad-output", f"has a {name} that is not one message of the assistant")
-    return prompt + max(answers, key=openai_tokens)
 
 
 def _messages(found: object, field: str) -> list[dict[str, Any]]:

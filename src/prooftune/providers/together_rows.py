@@ -128,7 +128,7 @@ def _role(message: object) -> str:
 
 
 def require_settings(order: Order) -> None:
-    """Check that Together takes what an order asks for; limits that differ by model are the probe's.
+    """Check that Together takes what an order asks for; limits that differ by model are the probe's, which ``probing.py`` keeps.
 
     Raises:
         SpecError: it does not; the message names the field.

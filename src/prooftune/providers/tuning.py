@@ -77,7 +77,8 @@ class Capability(Frozen):
     owns_weights: bool = False
     """Whether the tuned weights can be downloaded."""
     limits: dict[str, Scalar] = {}
-    """``rows_min``, ``rows_max``, ``file_bytes``, ``tokens_per_example``, ``epochs_max`` … as far as they are known."""
+    """``rows_min``, ``rows_max``, ``file_bytes`` … as far as they are known. ``probing.py`` keeps ``tokens_per_example``, and ``NAME_min``
+    and ``NAME_max`` of each field of ``Hyperparameters``."""
 
 
 class Job(Frozen):

@@ -120,16 +120,13 @@ def _check_row(row: dict[str, Any], order: Order) -> tuple[()]:
     given = sorted(set(SYSTEM.values()) & row.keys())
     if len(given) > 1:
         raise Unfit("two-system-instructions", f"has both {' and '.join(given)}; they are the same field")
-    texts = [text for name in given for text in _texts(row[name], name)]
-    texts += _turns(row["contents"], "model" if objective == "supervised" else "user")
+    for name in given:
+        _check_texts(row[name], name)
+    _check_turns(row["contents"], "model" if objective == "supervised" else "user")
     if objective == "preference":
-        texts += _pair(row["completions"])
+        _check_pair(row["completions"])
     if objective == "reinforcement":
         _check_references(row["references"], references_read(order.grader))
-    # No tokenizer of Gemini's works offline. A token never spans two words, so that what is counted here are tokens at least.
-    words = sum(len(text.split()) for text in texts)
-    if words > (most := TOKENS_PER_EXAMPLE[objective]):
-        raise Unfit("too-long", f"has {words:,} words, each a token at least; an example may have {most:,} tokens")
     return ()
 
 
@@ -140,34 +137,30 @@ def _check_references(references: object, read: set[str]) -> None:
         raise Unfit("missing-reference", f"has no references.{missing[0]}, which provider.grader reads")
 
 
-def _turns(contents: object, last: str) -> list[str]:
+def _check_turns(contents: object, last: str) -> None:
     if not isinstance(contents, list) or not contents:
         raise Unfit("no-contents", "has contents that are no list of turns, or none")
-    texts: list[str] = []
     for number, turn in enumerate(contents, start=1):
         expected = ("user", "model")[(number - 1) % 2]
         if not isinstance(turn, dict) or turn.get("role") not in ROLES.values():
             raise Unfit("bad-role", f"contents {number} has no role, or neither of user and model")
         if turn["role"] != expected:
             raise Unfit("wrong-turn", f"contents {number} has role {turn['role']!r}; turns begin with 'user' and alternate")
-        texts += _texts(turn, f"contents {number}")
+        _check_texts(turn, f"contents {number}")
     if contents[-1]["role"] != last:
         raise Unfit("wrong-last-role", f"ends with role {contents[-1]['role']!r}; contents end with {last!r}")
-    return texts
 
 
-def _texts(content: object, where: str) -> list[str]:
+def _check_texts(content: object, where: str) -> None:
     parts = content.get("parts") if isinstance(content, dict) else None
     if not isinstance(parts, list) or not parts:
         raise Unfit("no-parts", f"{where} has no parts")
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
     if not all(isinstance(text, str) and text for text in texts):
         raise Unfit("no-text", f"{where} has a part without text")
-    return [text for text in texts if text]
 
 
-def _pair(completions: object) -> list[str]:
-    """Return the longer answer's texts."""
+def _check_pair(completions: object) -> None:
     if not isinstance(completions, list) or len(completions) != 2:
         raise Unfit("no-pair", "has completions that are not two: a preferred and a dispreferred one")
     for number, one in enumerate(completions, start=1):
@@ -176,11 +169,8 @@ def _pair(completions: object) -> list[str]:
     scores = [one.get("score") for one in completions]
     if any(isinstance(score, bool) or score not in (0, 1) for score in scores) or scores[0] == scores[1]:
         raise Unfit("bad-score", f"has completions with the scores {scores[0]!r} and {scores[1]!r}; one is 1 (preferred), the other 0")
-    return max((_texts(one["completion"], f"completion {number}") for number, one in enumerate(completions, start=1)), key=_words)
-
-
-def _words(texts: list[str]) -> int:
-    return sum(len(text.split()) for text in texts)
+    for number, one in enumerate(completions, start=1):
+        _check_texts(one["completion"], f"completion {number}")
 
 
 def settings(order: Order) -> dict[str, Any]:

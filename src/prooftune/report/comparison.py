@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from prooftune.evaluation.backends import BackendComparison, Contender
 from prooftune.report.html import environment
+from prooftune.report.money import cost_cell
 from prooftune.report.tables import Cell, Table
 from prooftune.report.wording import duration, name_of, p_value, points, usd
 
@@ -57,7 +58,7 @@ def _cells(one: Contender) -> list[Cell]:
         Cell(f"{one.value:.3f}", f"{one.ci_low:.3f} to {one.ci_high:.3f}", f"n = {one.n:,}"),
         _difference(one),
         baseline,
-        _usd(one.training_usd),
+        cost_cell(one.training_usd, estimated=one.training_estimated),
         _requests(one),
         _seconds(one.latency_p50_s),
         _seconds(one.latency_p95_s),
@@ -69,7 +70,7 @@ def _cells(one: Contender) -> list[Cell]:
 def _requests(one: Contender) -> Cell:
     """Return what 1,000 requests cost; hosting stands beside it, for it costs as much without a request."""
     if not one.hosting_usd_per_month:
-        return _usd(one.usd_per_1000_requests)
+        return cost_cell(one.usd_per_1000_requests)
     return Cell(usd(one.usd_per_1000_requests or 0.0), f"and {usd(one.hosting_usd_per_month)} a month of hosting")
 
 
@@ -78,10 +79,6 @@ def _difference(one: Contender) -> Cell:
         return Cell("–")
     spread = f"{points(one.difference_low)} to {points(one.difference_high)}"
     return Cell(f"{points(one.difference)} points", spread, p_value(one.p_value))
-
-
-def _usd(value: float | None) -> Cell:
-    return Cell("not known" if value is None else usd(value))
 
 
 def _seconds(value: float | None) -> Cell:

@@ -17,7 +17,7 @@ def option_table(view: RunView, *, measured: bool) -> Table:
         (
             option.name,
             (
-                Cell(usd(option.tuning_usd) if option.tuned else "–"),
+                cost_cell(option.tuning_usd, estimated=option.tuning_estimated) if option.tuned else Cell("–"),
                 Cell(usd(option.hosting_usd_per_month)),
                 Cell(usd(option.usd_per_1000_requests)),
                 Cell(f"{option.prompt_tokens:,.1f}"),
@@ -30,11 +30,19 @@ def option_table(view: RunView, *, measured: bool) -> Table:
     return Table(columns, rows)
 
 
+def cost_cell(amount: float | None, *, estimated: bool = False) -> Cell:
+    """Return an amount of USD, and whether it was estimated, since nobody tells it; None = it is not known."""
+    if amount is None:
+        return Cell("not known")
+    return Cell(usd(amount), "as estimated") if estimated else Cell(usd(amount))
+
+
 def break_even_table(view: RunView, *, measured: bool) -> Table:
     """Return when each tuned option is paid back, of those that were, or were not, measured."""
     columns = ("against", "saving, a request", "saving, a month", "paid back after")
     costs = view.costs
     here = {option.name for option in costs.options if option.measured} if costs else set()
+    untold = {option.name for option in costs.options if option.tuning_usd is None} if costs else set()
     rows = tuple(
         (
             row.option,
@@ -42,7 +50,7 @@ def break_even_table(view: RunView, *, measured: bool) -> Table:
                 Cell(row.against),
                 Cell(usd(row.saving_usd_per_request)),
                 Cell("–" if row.saving_usd_per_month is None else usd(row.saving_usd_per_month)),
-                Cell(*_paid_back(row)),
+                Cell("not known") if row.option in untold else Cell(*_paid_back(row)),
             ),
         )
         for row in (costs.break_even if costs else ())
@@ -61,6 +69,8 @@ def money_sentence(view: RunView) -> str:
     saving = row.saving_usd_per_request
     does = f"saves {usd(saving)} a request" if saving > 0 else f"costs {usd(-saving)} more a request"
     compared = f"{capitalize_first(row.option)} {does}, corrections counted, against {row.against}"
+    if view.costs.training_usd is None:
+        return f"{training} {compared}; when tuning is paid back is not known."
     if row.requests is None and row.months is not None:
         return f"{training} {compared}: paid back after {months(row.months)}{_at_volume(view)}."
     if row.requests is None:
@@ -72,11 +82,15 @@ def money_sentence(view: RunView) -> str:
 def _training(view: RunView, costs: Costs) -> str:
     """Return what training took and costs: of a managed job as the provider tells it, since the run itself only collected it."""
     if not view.spec.backend.managed:
-        return f"Training took {duration(3600 * costs.training_hours)} and costs {usd(costs.training_usd)}."
+        return f"Training took {duration(3600 * costs.training_hours)} and costs {usd(costs.training_usd or 0.0)}."
     seconds = view.figures.get("train", {}).get("job_seconds")
     took = f"took {duration(seconds)} and " if seconds else ""
     bill = f" {sentence}" if (sentence := bill_sentence(view)) else ""
-    return f"Training at {provider_name(view)} {took}costs {usd(costs.training_usd)}.{bill}"
+    if costs.training_usd is None:
+        return f"Training at {provider_name(view)} {took}has a cost that nobody tells.{bill}"
+    estimated = any(option.tuning_estimated for option in costs.options)
+    as_told = f", as it was estimated: {provider_name(view)} does not say" if estimated else ""
+    return f"Training at {provider_name(view)} {took}costs {usd(costs.training_usd)}{as_told}.{bill}"
 
 
 def _paid_back(row: BreakEven) -> tuple[str, str]:

@@ -48,7 +48,9 @@ def _money(view: RunView) -> Iterator[Tile]:
     now, volume = view.option(row.against), view.costs.requests_per_month if view.costs else None
     instead = f"instead of {usd(now.usd_per_1000_requests)}: {now.name}" if now else tuned.name
     yield Tile("per 1,000 requests", usd(tuned.usd_per_1000_requests), instead)
-    if row.requests is None and row.months is not None:
+    if tuned.tuning_usd is None:
+        yield Tile("paid back after", "not known", "nobody tells what tuning cost")
+    elif row.requests is None and row.months is not None:
         yield Tile("paid back after", months(row.months), f"at {number(volume)} requests a month")
     elif row.requests is None:
         yield Tile("paid back after", "never", f"tuning costs {usd(tuned.tuning_usd)}")

@@ -43,7 +43,7 @@ class Provider(Frozen):
     region: str | None = None
     """Bedrock (``us-west-2``) and Vertex (``us-central1``)."""
     project: str | None = None
-    """Google Cloud project (Vertex), or account (Fireworks)."""
+    """Google Cloud project (Vertex), account (Fireworks), or project of a key that is of several (Together)."""
     bucket: Address | None = None
     """Where training files are put for the provider to read: ``s3://bucket/prefix`` (Bedrock), ``gs://bucket/prefix`` (Vertex)."""
     role_arn: str | None = None
@@ -62,6 +62,9 @@ class Provider(Frozen):
     hyperparameters: Hyperparameters = Hyperparameters()
     grader: dict[str, Any] | None = None
     """Of a reinforcement tuning, in the provider's form (Vertex also takes OpenAI's ``string_check``); `{}` is refused."""
+    training_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours that a reinforcement tuning is expected to train, where it is billed by time (o4-mini at OpenAI). The estimate counts them;
+    nothing ends the job after them."""
     min_remaining_days: Annotated[int, Field(ge=0)] = 60
     """A model that the provider shuts down earlier than this is not tuned."""
     batch: bool = False

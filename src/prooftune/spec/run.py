@@ -138,6 +138,10 @@ class RunSpec(Frozen):
             raise ValueError(f"backend.provider {self.backend.provider} needs {', '.join(missing)}")
         if (self.backend.objective == "reinforcement") != bool(self.provider.grader):
             raise ValueError("backend.objective reinforcement and provider.grader go together: one is set without the other")
+        if self.provider.training_hours is not None and self.backend.objective != "reinforcement":
+            raise ValueError(
+                f"provider.training_hours is set, and backend.objective is {self.backend.objective}; only reinforcement is billed by time"
+            )
         return self
 
     def resolved_yaml(self) -> str:

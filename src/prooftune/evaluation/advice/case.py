@@ -9,7 +9,7 @@ from typing import Any
 from prooftune.economics import break_even
 from prooftune.economics.estimate import DEMO_SIZE
 from prooftune.economics.machine import Machine, machine_hour
-from prooftune.economics.managed import BILLS_VALIDATION, billed_usd, training_meter
+from prooftune.economics.managed import BILLS_VALIDATION, training_usd
 from prooftune.economics.offers import offer_of
 from prooftune.economics.prices import PriceList
 from prooftune.errors import SpecError
@@ -88,7 +88,7 @@ class Case:
         if backend.provider in BILLS_VALIDATION:
             tokens += self.tokens.get("validation", {}).get("total", 0) * self.spec.provider.hyperparameters.epochs
         try:
-            return billed_usd(offer_of(backend.provider, backend.model, self.prices), round(tokens), self.prices, training_meter(self.spec))
+            return training_usd(self.spec, offer_of(backend.provider, backend.model, self.prices), round(tokens), self.prices)
         except SpecError:
             return None
 

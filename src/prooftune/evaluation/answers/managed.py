@@ -25,7 +25,7 @@ from prooftune.storage.objects import ObjectStore
 from prooftune.types import Frozen, Scalar
 
 BASE_THINKS = "Set backend.model to one that thinks less"
-UNRELATED = ("hyperparameters", "grader", "min_remaining_days", "hold_minutes")
+UNRELATED = ("hyperparameters", "grader", "training_hours", "min_remaining_days", "hold_minutes")
 """Fields of ``Provider`` that change no answer."""
 
 

@@ -232,13 +232,15 @@ def _champion_check(rival: Rival, p_value: float | None, gate: Gate) -> Check:
 
 def _payback_check(costs: Costs | None, limit: float) -> Check:
     """Return whether the candidate, the first tuned option, is paid back in time against the best baseline as it is served now."""
-    candidate = next((option.name for option in costs.options if option.tuned), None) if costs else None
-    found = next((pair for pair in costs.break_even if pair.option == candidate), None) if costs else None
+    candidate = next((option for option in costs.options if option.tuned), None) if costs else None
+    found = next((pair for pair in costs.break_even if candidate and pair.option == candidate.name), None) if costs else None
     allowed = f"gate.max_payback_months allows {limit:g}"
-    if costs is None or found is None:
+    if costs is None or candidate is None or found is None:
         return Check(
             name="payback", passed=None, text=f"{allowed}, but what the best baseline costs is not known; give prices in use.prices."
         )
+    if candidate.tuning_usd is None:
+        return Check(name="payback", passed=None, text=f"{allowed}, but what tuning cost is not known: nobody tells.")
     if costs.requests_per_month is None:
         return Check(name="payback", passed=None, text=f"{allowed}, but the volume is not known; set use.requests_per_month.")
     paid = "is never paid back" if found.months is None else f"is paid back after {found.months:.1f} months"

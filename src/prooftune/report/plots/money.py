@@ -52,7 +52,8 @@ def break_even(view: RunView) -> Plot | None:
 def cumulative_curves(view: RunView) -> dict[str, list[tuple[float, float]]]:
     """Return ``(requests, cumulative USD)`` by option, the one in use now first; the break-even of the first tuned one is in the middle.
 
-    The corrections that tuning saves are costs of the option in use now. Where hosting differs and no volume is known, there is no curve.
+    The corrections that tuning saves are costs of the option in use now. Where hosting differs and no volume is known, or nobody
+    tells what tuning cost, there is no curve.
     """
     first = view.break_even
     if view.costs is None or first is None or (now := view.option(first.against)) is None:
@@ -60,12 +61,13 @@ def cumulative_curves(view: RunView) -> dict[str, list[tuple[float, float]]]:
     volume = view.costs.requests_per_month
     rows = [row for row in view.costs.break_even if row.against == first.against][: len(COLOURS)]
     options = [(row, option) for row in rows if (option := view.option(row.option)) is not None]
-    pairs = [(row, option) for row, option in options if volume or option.hosting_usd_per_month == now.hosting_usd_per_month]
+    known = [(row, option) for row, option in options if option.tuning_usd is not None]
+    pairs = [(row, option) for row, option in known if volume or option.hosting_usd_per_month == now.hosting_usd_per_month]
     if first.option not in [option.name for _, option in pairs]:
         return {}
     answers = (option.usd_per_1000_requests / 1000 + row.saving_usd_per_request for row, option in pairs)
     rate = max(now.usd_per_1000_requests / 1000, *answers)
-    lines = {now.name: (rate, now.tuning_usd, now.hosting_usd_per_month)}
-    lines |= {o.name: (rate - row.saving_usd_per_request, o.tuning_usd, o.hosting_usd_per_month) for row, o in pairs}
+    lines = {now.name: (rate, now.tuning_usd or 0.0, now.hosting_usd_per_month)}
+    lines |= {o.name: (rate - row.saving_usd_per_request, o.tuning_usd or 0.0, o.hosting_usd_per_month) for row, o in pairs}
     at = np.linspace(0, reach(first.requests, volume), POINTS)
     return {name: [(float(n), cumulative_usd(float(n), *line, volume)) for n in at] for name, line in lines.items()}
