@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from prooftune.data.kept import read_kept
 from prooftune.economics.asked import DEPLOYED
 from prooftune.economics.bill import Bill, answers_line, hosting_price, hours_line
 from prooftune.economics.managed import Estimate, Line
@@ -23,7 +24,6 @@ from prooftune.economics.prices import BATCH_SHARE, PriceList, load_prices
 from prooftune.economics.spending import evaluation_key, find, hold, settle
 from prooftune.errors import DataError, ProoftuneError
 from prooftune.evaluation.answers.api_answerer import KeptAnswer
-from prooftune.evaluation.answers.kept import read_kept
 from prooftune.evaluation.champion_files import ChampionFiles
 from prooftune.providers.hosting import ANSWERS, Hosted, hosting_file
 from prooftune.spec import Budget, RunSpec
