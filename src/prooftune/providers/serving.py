@@ -2,7 +2,7 @@
 
 Runs that use one tuned model share its deployment, each with a lease of its own: the last to leave takes it down. Who arrives while
 another one leaves waits until that is done, since the deployment may be gone then. What a dead run left is taken down by the next run
-that uses the same model, or by a sweep (``sweeping.py``).
+that uses the same model and knows it to be dead (``deployment_leases.py`` says when), or by a sweep (``sweeping.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from prooftune.providers.deployment_leases import (
     listed,
     paid_until,
     read_leases,
+    shown_alive,
     take_down_unused,
     write_lease,
 )
@@ -70,8 +71,25 @@ def served(
         EnvironmentLacks: the deployment failed, did not become ready within an hour, or could not be taken down.
         TransientError: it could not be taken down.
     """
+    lease = _lease_of(tuner, model, name, options, usd_per_hour, use)
+    stay = _Stay(tuner, store, lease, patience, ran)
+    with shown_alive(store, lease):
+        try:
+            with _renewed(store, lease):
+                stay.arrive()
+                yield tuner.chat(stay.deployed())
+        except BaseException:
+            try:
+                stay.leave()
+            except ProoftuneError as error:  # what went wrong first is what has to be told
+                log.error("%s", error)
+            raise
+        stay.leave()
+
+
+def _lease_of(tuner: Tuner, model: str, name: str, options: Provider, usd_per_hour: float | None, use: str) -> Lease:
     now = datetime.now(UTC)
-    lease = Lease(
+    return Lease(
         name=name,
         holder=uuid4().hex[:12],
         provider=tuner.provider,
@@ -83,18 +101,6 @@ def served(
         renewed=now,
         use=use,
     )
-    stay = _Stay(tuner, store, lease, patience, ran)
-    try:
-        with _renewed(store, lease):
-            stay.arrive()
-            yield tuner.chat(stay.deployed())
-    except BaseException:
-        try:
-            stay.leave()
-        except ProoftuneError as error:  # what went wrong first is what has to be told
-            log.error("%s", error)
-        raise
-    stay.leave()
 
 
 @dataclass
