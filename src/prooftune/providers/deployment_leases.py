@@ -128,8 +128,11 @@ def take_down_unused(tuner: Tuner, store: ObjectStore, lease: Lease, now: dateti
 
 
 def bury(store: ObjectStore, lease: Lease, until: datetime | None) -> None:
-    """Delete a dead run's lease; how long its deployment ran until then is kept for the next try. None = nobody knows until when."""
-    if lease.use:
+    """Delete a dead run's lease; how long its deployment ran until then is kept for the next try. None = nobody knows until when.
+
+    One that is gone was ended by somebody else since it was read, and its hours may have been counted already.
+    """
+    if lease.use and store.exists(key_of(lease.name, lease.holder)):
         hours = None if until is None else max((until - lease.since).total_seconds(), 0.0) / 3600
         past = Past(name=lease.name, use=lease.use, hours=hours)
         store.put(f"{PAST}{lease.name}/{lease.holder}.json", past.model_dump_json(indent=1).encode())

@@ -32,13 +32,17 @@ from prooftune.providers.deployment_leases import (
 from prooftune.providers.submission import PATIENCE, Patience
 from prooftune.providers.tuning import Deployment, Tuner
 from prooftune.spec import Provider
-from prooftune.storage.leases import RENEW_S, kept_renewed
+from prooftune.storage.leases import DEAD_AFTER_S, RENEW_S, SKEW_S, kept_renewed
 from prooftune.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
 READY_WITHIN_S = 3600.0
 SWEEP = "prooftune jobs sweep --remove"
+LEFT_UP = (
+    "the deployment %s is left up, and goes on costing money, for an earlier try that may be alive on another machine; "
+    "if that try is dead, take the deployment down %.0f minutes after its end: %s"
+)
 
 
 @contextmanager
@@ -64,7 +68,7 @@ def served(
         usd_per_hour: What the deployment costs, for its lease.
         patience: How long to wait between looks.
         ran: Hears how many hours a deployment ran, once it is gone, and those of earlier tries of the same use that died; None = one ran,
-            and nobody knows how long. Where nothing had to be deployed, it hears nothing.
+            and nobody knows how long. Where nothing had to be deployed, and no dead try left a lease, it hears nothing.
         use: What the model is asked for, the same in each try.
 
     Raises:
@@ -114,7 +118,8 @@ class _Stay:
     ran: Callable[[float | None], None] | None
     began: float | None = None
     """When the deployment became this run's to take down, by the monotonic clock; None = it is not yet."""
-    deployment: Deployment | None = None
+    took_over: bool = False
+    """Whether it ended a dead run's lease: what that left is this run's to take down, whatever the provider says of the model."""
     answers_as_it_is: bool = False
 
     def arrive(self) -> None:
@@ -128,13 +133,14 @@ class _Stay:
             found = next((one for one in listed(self.tuner)[0] if one.name == self.lease.name), None)
             for one in dead:
                 bury(self.store, one, paid_until(one, found, now))
+                self.took_over = True
         self._count_past()
 
     def deployed(self) -> str:
         """Deploy the model where it has to be, wait until it answers, and return by which name."""
-        self.deployment = self.tuner.deploy(self.lease.model, self.lease.name)
-        self.answers_as_it_is = self.deployment is None
-        return self.lease.model if self.deployment is None else _ready(self.tuner, self.deployment, self.lease.model, self.patience).chat
+        deployment = self.tuner.deploy(self.lease.model, self.lease.name)
+        self.answers_as_it_is = deployment is None and not self.took_over
+        return self.lease.model if deployment is None else _ready(self.tuner, deployment, self.lease.model, self.patience).chat
 
     def leave(self) -> None:
         """Take the deployment down, unless another run uses it, and say how long it ran.
@@ -154,8 +160,7 @@ class _Stay:
                 )
                 kind = TransientError if isinstance(error, TransientError) else EnvironmentLacks
                 raise kind(f"the deployment {name} may still run and cost money ({error}); take it down: {SWEEP}") from error
-            if self.deployment is not None:
-                self._hear((time.monotonic() - self.began) / 3600)
+            self._hear((time.monotonic() - self.began) / 3600)
             if not self._attempt(lambda: self._settle(down)):
                 self._hear(None)
         self._attempt(lambda: self.store.delete(key_of(self.lease.name, self.lease.holder)))
@@ -167,7 +172,7 @@ class _Stay:
             if down and one.is_dead(now):
                 bury(self.store, one, self.lease.since)  # the hours since then are this run's own
             elif one.use == self.lease.use != "" and one.uses(now):
-                log.warning("the deployment %s is left to an earlier try; if that is dead, take it down: %s", one.name, SWEEP)
+                log.warning(LEFT_UP, one.name, (DEAD_AFTER_S + SKEW_S) / 60, SWEEP)
                 self._hear(None)
         self._count_past()
 
