@@ -91,22 +91,6 @@ def served(
         stay.leave()
 
 
-def _lease_of(tuner: Tuner, model: str, name: str, options: Provider, usd_per_hour: float | None, use: str) -> Lease:
-    now = datetime.now(UTC)
-    return Lease(
-        name=name,
-        holder=uuid4().hex[:12],
-        provider=tuner.provider,
-        address=tuner.address,
-        options=options,
-        model=model,
-        usd_per_hour=usd_per_hour,
-        since=now,
-        renewed=now,
-        use=use,
-    )
-
-
 @dataclass
 class _Stay:
     """A run's use of a deployment, from its arrival until it has left."""
@@ -217,6 +201,22 @@ def _ready(tuner: Tuner, deployment: Deployment, model: str, patience: Patience)
         found = next((one for one in listed(tuner)[0] if one.name == deployment.name), None)
         deployment = found or tuner.deploy(model, deployment.name) or deployment
     return deployment
+
+
+def _lease_of(tuner: Tuner, model: str, name: str, options: Provider, usd_per_hour: float | None, use: str) -> Lease:
+    now = datetime.now(UTC)
+    return Lease(
+        name=name,
+        holder=uuid4().hex[:12],
+        provider=tuner.provider,
+        address=tuner.address,
+        options=options,
+        model=model,
+        usd_per_hour=usd_per_hour,
+        since=now,
+        renewed=now,
+        use=use,
+    )
 
 
 @contextmanager
