@@ -12,6 +12,7 @@ from prooftune.errors import TransientError
 from prooftune.providers.deployment_leases import PAST, read_leases
 from prooftune.providers.serving import SWEEP, served
 from prooftune.providers.tuning import Deployment
+from prooftune.storage.leases import DEAD_AFTER_S, SKEW_S
 
 pytest_plugins = ["fixtures_serving"]
 
@@ -72,7 +73,7 @@ def test_of_a_try_that_may_be_alive_nobody_knows(leases_at: MemoryStore, tuner: 
     left_behind(leases_at, tuner, minutes=1, use="evaluate")
     assert heard(leases_at, tuner) == [NONE, None]
     assert set(tuner.running) == {NAME}
-    assert SWEEP in caplog.text
+    assert f"{(DEAD_AFTER_S + SKEW_S) / 60:.0f} minutes after its end: {SWEEP}" in caplog.text
 
 
 def test_one_that_dies_while_the_next_try_is_at_work_is_counted_until_that_began(leases_at: MemoryStore, tuner: MemoryTuner) -> None:

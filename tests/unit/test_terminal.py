@@ -255,12 +255,12 @@ def test_what_goes_on_costing_money_is_said_on_the_terminal(tell: Any, capsys: p
     serving = logging.getLogger("prooftune.providers.serving")
     with flows.live.live_progress():
         serving.error("the deployment %s may still run \x1b[2J", "prooftune-01")
-        serving.warning(LEFT_UP, "prooftune-02", 15, SWEEP)
+        serving.warning(LEFT_UP, "prooftune-02", SWEEP)
         serving.info("as it should be")
     serving.error("nobody listens")
     assert capsys.readouterr().err.splitlines() == [
         "the deployment prooftune-01 may still run ⟨U+001B⟩[2J",
-        LEFT_UP % ("prooftune-02", 15, SWEEP),
+        LEFT_UP % ("prooftune-02", SWEEP),
     ]
     assert not serving.handlers
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 from pydantic import Field, ValidationError
@@ -85,11 +84,6 @@ def key_of(name: str, holder: str) -> str:
 def write_lease(store: ObjectStore, lease: Lease) -> None:
     """Write a lease, or renew it."""
     store.put(key_of(lease.name, lease.holder), lease.model_dump_json(indent=1).encode())
-
-
-def shown_alive(store: ObjectStore, lease: Lease) -> AbstractContextManager[None]:
-    """Show until the block ends that this process, whose lease it is, lives: others on this machine see at once when it is killed."""
-    return living.shown_alive(store, key_of(lease.name, lease.holder))
 
 
 def read_leases(store: ObjectStore, name: str | None = None, unreadable: dict[str, str] | None = None) -> Iterator[Lease]:

@@ -25,14 +25,14 @@ from prooftune.providers.deployment_leases import (
     listed,
     paid_until,
     read_leases,
-    shown_alive,
     take_down_unused,
     write_lease,
 )
 from prooftune.providers.submission import PATIENCE, Patience
 from prooftune.providers.tuning import Deployment, Tuner
 from prooftune.spec import Provider
-from prooftune.storage.leases import DEAD_AFTER_S, RENEW_S, SKEW_S, kept_renewed
+from prooftune.storage.leases import RENEW_S, kept_renewed
+from prooftune.storage.living import shown_alive
 from prooftune.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ READY_WITHIN_S = 3600.0
 SWEEP = "prooftune jobs sweep --remove"
 LEFT_UP = (
     "the deployment %s is left up, and goes on costing money, for an earlier try that may be alive on another machine; "
-    "if that try is dead, take the deployment down %.0f minutes after its end: %s"
+    "if that try is dead, take the deployment down once its lease has lapsed, 15 minutes after its end: %s"
 )
 
 
@@ -77,7 +77,7 @@ def served(
     """
     lease = _lease_of(tuner, model, name, options, usd_per_hour, use)
     stay = _Stay(tuner, store, lease, patience, ran)
-    with shown_alive(store, lease):
+    with shown_alive(store, key_of(name, lease.holder)):
         try:
             with _renewed(store, lease):
                 stay.arrive()
@@ -156,7 +156,7 @@ class _Stay:
             if down and one.is_dead(now):
                 bury(self.store, one, self.lease.since)  # the hours since then are this run's own
             elif one.use == self.lease.use != "" and one.uses(now):
-                log.warning(LEFT_UP, one.name, (DEAD_AFTER_S + SKEW_S) / 60, SWEEP)
+                log.warning(LEFT_UP, one.name, SWEEP)
                 self._hear(None)
         self._count_past()
 
