@@ -91,7 +91,7 @@ def check(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     open_store(spec.store)  # touches nothing; refuses what can be no store's address
     with _scratch_folder() as folder:
         found = rehearse(spec, folder)
-        refusals, lacks = _unmeasurable(spec, folder / "split" / "holdout.jsonl")
+        refusals, lacks = _unmeasurable(spec, folder / "split" / "holdout.jsonl", found)
     ingested, validated, divided = (found.figures.get(stage, {}) for stage in ("ingest", "validate", "split"))
     rows = validated.get("rows", ingested.get("rows", 0))
     return {
@@ -180,14 +180,15 @@ def _scratch_folder() -> Iterator[Path]:
         raise EnvironmentLacks(f"the temporary folder cannot be used: {error}; free some space, or set TMPDIR to another disk") from None
 
 
-def _unmeasurable(spec: RunSpec, holdout: Path) -> tuple[list[str], list[str]]:
+def _unmeasurable(spec: RunSpec, holdout: Path, found: Rehearsal) -> tuple[list[str], list[str]]:
     """Return what is wrong with what is to be measured, and what this machine lacks for it: a run may be on another."""
+    from prooftune.economics.policy import by_code
     from prooftune.evaluation.measurable import check_measurable
 
     if not holdout.is_file():
         return [], []
     try:
-        check_measurable(spec, holdout)
+        check_measurable(spec, holdout, by_code(found.figures["validate"]["findings"]))
     except (SpecError, DataError) as error:
         return [str(error)], []
     except EnvironmentLacks as error:

@@ -20,14 +20,14 @@ from tasks.gate import gate
 from tasks.ingest import ingest
 from tasks.learning import analyse_failures, learn_on_share, learning_curve
 from tasks.names import title_of_run
-from tasks.policies import results_in
+from tasks.policies import on_gpu, results_in
 from tasks.preflight import preflight
 from tasks.reporting import report
 from tasks.result import lineage_of, run_facts, run_id_of, run_result
 from tasks.scoring import evaluate
 from tasks.spending import estimate_spend, hold_budget, settle_failed, settle_spend
 from tasks.splitting import split
-from tasks.submission import Probed, collect_job, require_tunable, submit_job, wait_for_job, waiting_run
+from tasks.submission import Probed, collect_job, require_tunable, submit_job, waiting_run
 from tasks.tokens import count_tokens
 from tasks.training import train
 from tasks.upload import register, upload
@@ -59,14 +59,14 @@ def carry_through(spec: RunSpec, before: Before | None = None) -> RunResult | Ru
         splits = split(store, data.split, validated, files.get("old") or files.get("start_from"))
         formatted = format_splits(store, task.of_training, splits)
         tokens = count_tokens(store, task.of_training, None if probed else method.max_length, base, splits)
-        checked = preflight(spec, files, base, splits)
+        checked = preflight(spec, files, base, splits, validated)
         outputs: tuple[StageOutput, ...] = (ingested, validated, splits, formatted, tokens, checked)
         if probed:
             require_tunable(spec, probed.capability, splits)
             estimate = estimate_spend(spec, files["prices"], validated, splits)
             outputs += ask_person(spec, run_key, hold_budget(spec, run_key, estimate))
         if undecided(outputs):
-            baselines = run_baselines(
+            baselines = on_gpu(run_baselines, here=probed is None)(
                 store, task.of_answers, baseline.of_answers, prompted, larger, embedding, files.get("documents"), splits
             )
             outputs += (baselines, advise(spec, files["prices"], validated, tokens, splits, baselines))
@@ -75,7 +75,7 @@ def carry_through(spec: RunSpec, before: Before | None = None) -> RunResult | Ru
                 trained = train_at_provider(spec, run_key, source, probed, outputs)
             else:
                 where = (store, task.of_training, method, spec.tracking, spec.gate.looks, spec.cluster)
-                trained = train(*where, model, splits, checked, files.get("start_from"))
+                trained = on_gpu(train, here=spec.cluster is None)(*where, model, splits, checked, files.get("start_from"))
             if isinstance(trained, RunWaiting):
                 return trained
             outputs += weigh(spec, run_key, base, embedding, files, outputs, trained)
@@ -106,8 +106,6 @@ def train_at_provider(
     done = {output.stage: output for output in outputs}
     with tags(f"managed:{spec.backend.provider}"):  # queues where deployments/limits.yaml says how many jobs the account may have
         submitted = submit_job(spec, run_key, float(done["estimate"].figures["usd"]), done["split"])
-        if not submitted.ended:
-            submitted = wait_for_job(spec, submitted)
     if not submitted.ended:
         return waiting_run(spec, run_key, source, submitted)
     try:
@@ -131,21 +129,24 @@ def weigh(
     done = {output.stage: output for output in outputs}
     splits, checked, baselines = done["split"], done["preflight"], done["baselines"]
     looks = (spec.gate, baselines) if spec.gate.looks > 1 else (None, None)
-    candidate = evaluate(store, task, method, looks[0], seed, base, splits, trained, looks[1])
+    here = isinstance(base, ModelRef)
+    candidate = on_gpu(evaluate, here=here)(store, task, method, looks[0], seed, base, splits, trained, looks[1])
 
     champion = find_champion(store, spec.name, run_key, (splits, checked, baselines, trained, candidate))
     weighed = [
-        meet_champion(store, spec.of_contest, champion, base, splits, trained, candidate),
+        on_gpu(meet_champion, here=here)(store, spec.of_contest, champion, base, splits, trained, candidate),
         count_costs(spec, files["prices"], baselines, trained, candidate),
     ]
     if spec.general.measures:
-        weighed.append(measure_forgetting(store, spec.general, files.get("lm_eval_folder"), method, base, trained, candidate))
+        suite = (spec.general, files.get("lm_eval_folder"))
+        weighed.append(on_gpu(measure_forgetting, here=here)(store, *suite, method, base, trained, candidate))
     if spec.judge.model is not None:
         weighed.append(judge(store, spec.judge.of_verdicts, task, files.get("human_labels"), files["prices"], baselines, candidate))
 
     next_time = [analyse_failures(store, task, embedding, seed, splits, candidate)]
     if spec.learning_curve.shares and isinstance(base, ModelRef):
-        points = tuple(learn_on_share(store, task, method, base, share, seed, splits) for share in spec.learning_curve.shares)
-        next_time.append(learning_curve(store, task, method, base, seed, splits, points, trained))
+        learn = on_gpu(learn_on_share, here=True)
+        points = tuple(learn(store, task, method, base, share, seed, splits) for share in spec.learning_curve.shares)
+        next_time.append(on_gpu(learning_curve, here=True)(store, task, method, base, seed, splits, points, trained))
     decided = gate(spec, splits, baselines, candidate, tuple(weighed))
     return (trained, candidate, *weighed, *next_time, decided)

@@ -76,7 +76,7 @@ def deployments(answer: Answer) -> None:
 
 def _now(one: Answer) -> str:
     if not one["leased"]:
-        return "of another store: left alone"
+        return "no lease in this store: left alone"
     if one["in_use"]:
         return "in use"
     return "removed" if one["removed"] else one["failed"] or "left by a dead run"

@@ -159,7 +159,7 @@ class Lines:
         elif isinstance(event, StageFinished):
             self._say(f"{event.stage}: already done" if event.cached else f"{event.stage}: done in {duration(event.seconds)}")
         elif isinstance(event, Said):
-            self._say(event.text)
+            self._say(visible(event.text))
         else:
             stage, amount = event
             if now - self._said.get(stage, 0.0) >= self.every_s:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from flows.rehearsal import Rehearsal
 from prooftune.economics import estimate, lengths
+from prooftune.economics.policy import by_code, check_policy, told_kept
+from prooftune.economics.prices import load_prices
 from prooftune.models.demo import DEMO_MODEL, DEMO_REVISION, MANIFEST
 from prooftune.models.resolve import cache_dir
 from prooftune.spec import Backend, RunSpec
@@ -29,8 +32,7 @@ STAGES = {
     "approval": "wait for a person's yes to the estimate",
     "baselines": "prompt the base model on the holdout",
     "advise": "stop here unless training can pay",
-    "submit": "upload the rows and see to it that there is one job",
-    "wait": "wait for the job",
+    "submit": "upload the rows, see to it that there is one job, and wait for it",
     "train": "train the candidate",
     "evaluate": "score the candidate on the holdout",
     "champion": "meet the champion in use, if there is one",
@@ -47,7 +49,7 @@ STAGES = {
     "register": "enter the run in the registry",
 }
 """In order; seconds of those without an estimate are a fraction of one."""
-AT_PROVIDER = ("probe", "estimate", "hold", "approval", "submit", "wait", "settle")
+AT_PROVIDER = ("probe", "estimate", "hold", "approval", "submit", "settle")
 """Stages of a managed run alone."""
 
 
@@ -55,12 +57,14 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
     """Return tokens, sizes, seconds by stage and cost of a run whose data stages were rehearsed.
 
     Raises:
-        SpecError: of a managed run, a price is missing, or the provider may not get the data.
+        SpecError: of a managed run, a price is missing; or a provider may not get the data.
     """
     if spec.backend.managed:
         from flows.planning_managed import plan_managed
 
         return plan_managed(spec, found, splits)
+    prices = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
+    check_policy(spec, prices, by_code(found.figures["validate"]["findings"]))
     method = spec.backend.method
     folder = local_folder(spec.backend)
     encode = lengths.exact_encoder(folder) if folder else None
@@ -101,6 +105,7 @@ def plan(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Path]) -> d
         "seconds_note": None if known else (_ON_GPU if gpu else "the base model is not on this machine, so its size is not known"),
         "cost_usd": None if (asked := _paid(spec)) else 0.0,
         "cost_reason": f"{' and '.join(asked)}; what answers cost is known when they are there" if asked else _FREE,
+        "kept": told_kept(spec),
     }
 
 

@@ -12,7 +12,7 @@ from flows.rehearsal import Rehearsal
 from prooftune.data.lines import read_lines
 from prooftune.economics.billable import billable_tokens, is_open
 from prooftune.economics.managed import Estimate, beyond_limit, estimate_managed
-from prooftune.economics.policy import check_policy
+from prooftune.economics.policy import by_code, check_policy, told_kept
 from prooftune.economics.prices import load_prices
 from prooftune.models.demo import DEMO_MODEL
 from prooftune.spec import RunSpec
@@ -25,7 +25,7 @@ WHAT = {
     "evaluate": "deploy the candidate if need be, and score it on the holdout",
 }
 """Stages that do something else than on this machine."""
-ASKS = ("probe", "model", "baselines", "approval", "submit", "wait", "train", "evaluate", "champion", "forgetting", "judge")
+ASKS = ("probe", "model", "baselines", "approval", "submit", "train", "evaluate", "champion", "forgetting", "judge")
 """Stages that wait for a provider, a person or a download: how long is not known."""
 NOTE = "a provider trains and answers, in its own time"
 
@@ -38,7 +38,7 @@ def plan_managed(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Pat
     """
     here = with_tokenizer_here(spec)
     listed = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
-    check_policy(spec, listed, {code: sum(actions.values()) for code, actions in found.figures["validate"]["findings"].items()})
+    check_policy(spec, listed, by_code(found.figures["validate"]["findings"]))
     estimate = estimate_managed(here, splits, listed)
     limits = limits_of(spec, estimate)
     return {
@@ -66,6 +66,7 @@ def plan_managed(spec: RunSpec, found: Rehearsal, splits: Mapping[SplitName, Pat
         "cost_reason": "estimated; nothing was sent",
         "estimate": estimate.model_dump(mode="json"),
         "limits": limits,
+        "kept": told_kept(spec),
     }
 
 

@@ -34,6 +34,7 @@ def plan_managed(answer: Answer) -> None:
         pairs({"in all": plain(f"unknown: {answer['seconds_note']}", "bold")}),
         _money(answer["estimate"]),
         *_limits(answer["limits"]),
+        *[marked("·", "dim", sentence) for sentence in answer["kept"]],
         *[marked("!", "yellow", warning) for warning in (*answer["estimate"]["warnings"], *answer["warnings"])],
         "",
         plain("A stage whose result is in the store already is not done again, and no answer or job is paid for twice.", "dim"),

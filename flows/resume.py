@@ -25,8 +25,12 @@ def go_on(store: Store) -> list[dict[str, Any]]:
     """Ask how each awaited job is, and go on with the runs whose job has ended; a schedule of this flow needs no process in between."""
     objects = open_store(store)
     ledger = Ledger(objects)
-    told = []
-    for waiting in list(read_waiting(objects)):
+    unreadable: dict[str, str] = {}
+    waits = list(read_waiting(objects, unreadable))
+    told: list[dict[str, Any]] = [
+        {"run": run, "key": None, "status": None, "result": None, "trouble": reason} for run, reason in unreadable.items()
+    ]
+    for waiting in waits:
         row: dict[str, Any] = {"run": waiting.run, "key": waiting.key, "status": None, "result": None, "trouble": None}
         try:
             entry = ledger.read(waiting.key)

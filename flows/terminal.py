@@ -107,6 +107,7 @@ def plan(answer: Answer) -> None:
         pairs({name: plain(value, "" if name else "dim") for name, value in facts.items()}),
         stages_table(answer["stages"]),
         pairs({"in all": plain(total, "bold"), "cost": plain(f"{cost}: {answer['cost_reason']}")}),
+        *[marked("·", "dim", sentence) for sentence in answer["kept"]],
         *[marked("!", "yellow", warning) for warning in answer["warnings"]],
         "",
         plain("A stage whose result is in the store already is not done again.", "dim"),

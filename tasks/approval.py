@@ -23,6 +23,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from prooftune.economics.approvals import PROMOTION, Answer, Question, answer, ask, read
+from prooftune.economics.policy import told_kept
 from prooftune.errors import ProoftuneError
 from prooftune.report.story import question_story
 from prooftune.report.wording import usd as dollars
@@ -48,7 +49,7 @@ class Approval(RunInput):
     """What the Prefect UI asks for."""
 
     decision: Literal["approve", "reject"] = Field(description="Whether the run may do what it asks for.")
-    by: str = Field(default="Prefect UI", description="Who decides.")
+    by: str = Field(min_length=1, description="Who decides: a person's name.")
     reason: str = Field(default="", description="Why, for those who read the record.")
 
 
@@ -91,6 +92,7 @@ def ask_person(spec: RunSpec, run_key: str, estimate: StageOutput) -> tuple[Stag
         evidence=(
             *(f"{line['what']}: {dollars(line['usd'])}" for line in estimate.figures["lines"]),
             f"in all {dollars(usd)}, and {dollars(estimate.figures['longest_usd'])} with every answer as long as its request allows",
+            *told_kept(spec),
         ),
     )
     said = ask_for(spec.store, asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 
@@ -16,7 +17,7 @@ from tasks.scoring import show_evaluations
 from tasks.stage import Stage
 
 
-@task(**policy("baselines", 3, 24 * 60, "gpu"))
+@task(**policy("baselines", 3, 24 * 60))
 def run_baselines(
     store: Store,
     options: Task,
@@ -36,22 +37,24 @@ def run_baselines(
 
     stage = Stage(store)
     train, validation, holdout = (stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout"))
-    output = stage.perform(
-        lambda out: run(
-            train,
-            validation,
-            holdout,
-            str(splits.figures["holdout_sha256"]),
-            base_of(model, out / "base_model.answers.jsonl"),
-            options,
-            baseline,
-            out,
-            report_to_ui("baselines"),
-            larger=lambda: answerer_of(baseline.larger, larger, out),
-            embedding_folder=local_folder(embedding).path if embedding else None,
-            documents=Path(documents.path) if documents else None,
-        ),
-        resumable=True,
-    )
+
+    def work(out: Path) -> dict[str, Any]:
+        with base_of(model, stage.objects, out / "base_model.answers.jsonl") as subject:
+            return run(
+                train,
+                validation,
+                holdout,
+                str(splits.figures["holdout_sha256"]),
+                subject,
+                options,
+                baseline,
+                out,
+                report_to_ui("baselines"),
+                larger=lambda: answerer_of(baseline.larger, larger, out),
+                embedding_folder=local_folder(embedding).path if embedding else None,
+                documents=Path(documents.path) if documents else None,
+            )
+
+    output = stage.perform(work, resumable=True)
     show_evaluations("baselines", stage, output)
     return output

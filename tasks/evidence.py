@@ -22,7 +22,7 @@ from tasks.stage import Stage
 from tasks.upload import published
 
 
-@task(**policy("forgetting", 2, 12 * 60, "gpu"))
+@task(**policy("forgetting", 2, 12 * 60))
 def measure_forgetting(
     store: Store,
     options: General,
@@ -45,10 +45,10 @@ def measure_forgetting(
     def work(out: Path) -> dict[str, Any]:
         report = report_to_ui("forgetting")
         if isinstance(model, ManagedBase):
-            base = base_of(model, out / f"general.base_model.{ANSWERS}")
-            return ask_forgetting(
-                base.answerer, lambda: open_tuned(stage, model, trained, out / f"general.candidate.{ANSWERS}"), options, out, report
-            )
+            with base_of(model, stage.objects, out / f"general.base_model.{ANSWERS}") as base:
+                return ask_forgetting(
+                    base.answerer, lambda: open_tuned(stage, model, trained, out / f"general.candidate.{ANSWERS}"), options, out, report
+                )
         return measure(
             local_folder(model).path,
             stage.folder(trained, str(candidate.figures["weights"])),
@@ -112,7 +112,7 @@ def find_champion(store: Store, name: str, run_key: str, outputs: tuple[StageOut
     return opponent(objects, champion_to_meet(objects, name, run_key, published(outputs)))
 
 
-@task(**policy("champion", 2, 12 * 60, "gpu"))
+@task(**policy("champion", 2, 12 * 60))
 def meet_champion(
     store: Store,
     contest: RunSpec,

@@ -13,7 +13,7 @@ from tasks.progress import report_to_ui
 from tasks.stage import Stage
 
 
-@task(**policy("learn", 1, 7 * 24 * 60, "gpu"))
+@task(**policy("learn", 1, 7 * 24 * 60))
 def learn_on_share(
     store: Store, options: Task, method: Method, model: ModelRef, share: float, seed: int, splits: StageOutput
 ) -> StageOutput:
@@ -22,7 +22,7 @@ def learn_on_share(
 
     stage = Stage(store)
     train, validation = stage.path(splits, "train.jsonl"), stage.path(splits, "validation.jsonl")
-    return stage.perform(
+    output = stage.perform(
         lambda out: train_on_share(
             train,
             validation,
@@ -38,9 +38,11 @@ def learn_on_share(
         ),
         resumable=True,
     )
+    show_figures(output.figures, key=f"learn-{share * 100:.0f}-percent", description=f"What {share:.0%} of the training split teaches.")
+    return output
 
 
-@task(**policy("learning_curve", 1, 60, "gpu"))
+@task(**policy("learning_curve", 1, 60))
 def learning_curve(
     store: Store,
     options: Task,

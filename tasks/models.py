@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prooftune.errors import IntegrityError
 from prooftune.evaluation.answers.managed import ManagedBase, open_base
 from prooftune.spec import Contestant
+from prooftune.storage.objects import ObjectStore
 from prooftune.types import ModelRef
 from tasks.policies import policy
 from tasks.progress import report_to_ui
@@ -46,13 +48,13 @@ def answerer_of(contestant: Contestant, model: ModelRef | None, keep: Path) -> A
     return LocalAnswerer(load_base(folder), load_tokenizer(folder), model.name)
 
 
-def base_of(model: ModelRef | ManagedBase, kept: Path) -> Subject:
-    """Return the base model ready to be prompted; answers of an API are kept in the file ``kept`` as they come."""
+def base_of(model: ModelRef | ManagedBase, store: ObjectStore, kept: Path) -> AbstractContextManager[Subject]:
+    """Open the base model to be prompted; answers of an API are kept in the file ``kept`` as they come."""
     if isinstance(model, ManagedBase):
-        return open_base(model, kept)
+        return open_base(model, store, kept)
     from prooftune.evaluation.answers.subject import open_local
 
-    return open_local(local_folder(model).path, model.name, trust_remote_code=model.trust_remote_code)
+    return nullcontext(open_local(local_folder(model).path, model.name, trust_remote_code=model.trust_remote_code))
 
 
 def local_folder(model: ModelRef) -> ModelFolder:

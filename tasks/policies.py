@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
@@ -28,6 +28,8 @@ from tasks.listening import Said, tell
 from tasks.names import run_name
 from tasks.progress import note_finished, note_started
 
+P = ParamSpec("P")
+R = TypeVar("R")
 RETRY_DELAYS_S = [2.0, 10.0, 30.0, 60.0]
 PLACES: Any = {
     "store": True,
@@ -48,7 +50,7 @@ PLACES: Any = {
 UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 """Options of a task that asks what may have changed since it was asked last, and does no harm when it is asked again."""
 GPU = "gpu"
-"""Tag of what uses a GPU where there is one. ``deployments/limits.yaml`` says how many such tasks may run at once.
+"""Tag of what uses a GPU where there is one, as the flow says (``on_gpu``). ``deployments/limits.yaml`` says how many may run at once.
 
 Tasks have no other tags than those of such queues: Prefect asks its server for a slot of each tag, whether it has a limit or not, and with
 SQLite the server refuses about every third of these questions for two seconds and more. Task runs are told apart by their names.
@@ -99,7 +101,7 @@ class StoreResults(WritableFileSystem):
         """Tell Prefect that keys are used as they are: they are no paths of this machine."""
 
 
-def policy(stage: str, version: int, timeout_minutes: float, *queues: str, of_run: bool = True) -> dict[str, Any]:
+def policy(stage: str, version: int, timeout_minutes: float, *, of_run: bool = True) -> dict[str, Any]:
     """Return the ``@task`` options of a stage.
 
     ``version`` is raised whenever the stage would give another result for the same inputs: then it is done again. A stage that is not
@@ -107,7 +109,7 @@ def policy(stage: str, version: int, timeout_minutes: float, *queues: str, of_ru
     """
     if of_run:
         VERSIONS[stage] = version
-    return errand(stage, timeout_minutes, *queues) | {
+    return errand(stage, timeout_minutes) | {
         "cache_policy": StageCache(stage=stage, version=version),
         "persist_result": True,
         "result_serializer": "json",
@@ -116,19 +118,27 @@ def policy(stage: str, version: int, timeout_minutes: float, *queues: str, of_ru
     }
 
 
-def errand(name: str, timeout_minutes: float, *queues: str) -> dict[str, Any]:
+def errand(name: str, timeout_minutes: float) -> dict[str, Any]:
     """Return the ``@task`` options of what is no stage: it is tried again, never cached, and no run's result depends on its code."""
-    without = set() if shutil.which("nvidia-smi") else {GPU}  # on the CPU it waits for nobody's GPU
     return UNCACHED | {
         "name": name,
         "task_run_name": run_name(name),
-        "tags": [tag for tag in queues if tag not in without],
         "timeout_seconds": timeout_minutes * 60,
         "retries": len(RETRY_DELAYS_S),
         "retry_delay_seconds": RETRY_DELAYS_S,
         "retry_jitter_factor": 0.5,
         "retry_condition_fn": is_transient,
     }
+
+
+def queue_of(*, here: bool) -> set[str]:
+    """Return the tag of the GPU for what runs a model on this machine, where it has one; whatever runs elsewhere waits for none."""
+    return {GPU} if here and shutil.which("nvidia-smi") else set()
+
+
+def on_gpu(stage: Task[P, R], *, here: bool) -> Task[P, R]:
+    """Return a stage that waits for the GPU if the model that it runs is on this machine (``here``)."""
+    return stage.with_options(tags={*stage.tags, *queue_of(here=here)})
 
 
 def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:

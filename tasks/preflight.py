@@ -18,19 +18,23 @@ from tasks.stage import Stage
 
 
 @task(**policy("preflight", version=2, timeout_minutes=30))
-def preflight(spec: RunSpec, files: dict[str, FileRef], model: ModelRef | ManagedBase, splits: StageOutput) -> StageOutput:
+def preflight(
+    spec: RunSpec, files: dict[str, FileRef], model: ModelRef | ManagedBase, splits: StageOutput, validated: StageOutput
+) -> StageOutput:
     """Check what would be supervised, and that all that would be measured can be; hands on ``preflight.json`` and ``sample.txt``.
 
-    ``files`` are those that the spec names besides its source.
+    Here, before anything is sent, a provider, judge or larger model is refused that may not get the data. ``files`` are those that the
+    spec names besides its source.
     """
     from prooftune.data.preflight import preflight as check
     from prooftune.data.preflight import preflight_managed
+    from prooftune.economics.policy import by_code
     from prooftune.evaluation.champion_files import check_champion
     from prooftune.evaluation.measurable import check_measurable
 
     stage = Stage(spec.store)
     train, validation, holdout = (stage.path(splits, f"{name}.jsonl") for name in ("train", "validation", "holdout"))
-    check_measurable(spec, holdout)
+    check_measurable(spec, holdout, by_code(validated.figures["findings"]))
     if warning := check_champion(stage.objects, spec.name):
         get_run_logger().warning("%s", warning)
 

@@ -59,7 +59,9 @@ def lineage_of(
     """Return what the result is made from, as digests; ``capability`` is what a managed provider said of the base model."""
     contents = {name: file.sha256 for name, file in files.items()}
     provider = None if capability is None else capability.model_dump(mode="json")
-    return lineage(spec, source_fingerprint, data_manifest(outputs), model, contents, VERSIONS, provider)
+    said = next((output.figures for output in outputs if output.stage == "approval"), None)
+    approval = None if said is None else {name: said[name] for name in ("approved", "usd", "by", "at", "reason")}
+    return lineage(spec, source_fingerprint, data_manifest(outputs), model, contents, VERSIONS, provider, approval)
 
 
 def run_facts(

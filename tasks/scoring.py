@@ -32,7 +32,7 @@ ANSWERS = "answers.jsonl"
 """What the name of a file with the answers of an API ends in."""
 
 
-@task(**policy("evaluate", 3, 12 * 60, "gpu"))
+@task(**policy("evaluate", 3, 12 * 60))
 def evaluate(
     store: Store,
     options: Task,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,17 +12,16 @@ from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 
 from prooftune.economics.bill import Bill, bill_of
-from prooftune.economics.spending import find, hold, release, settle
+from prooftune.economics.spending import find, hold, release, settle, spent
 from prooftune.providers.collection import MANAGED, ManagedModel
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import FileRef, SplitName, StageOutput
-from tasks.artifacts import show_table
+from tasks.artifacts import show_figures, show_table
 from tasks.policies import UNCACHED, policy
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
-    from prooftune.providers.ledger import Entry
     from prooftune.providers.tuning import Job
 
 ORDER = "order.json"
@@ -36,22 +36,25 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
     the stage's key.
 
     Raises:
-        SpecError: a price is missing, or the provider may not get the data.
+        SpecError: a price is missing, or the provider may not get the data, or not in that bucket.
+        EnvironmentLacks: nobody may ask where the bucket is.
         BudgetExceeded: the estimate is above ``budget.max_usd``.
         DataError: the provider would refuse rows: better told before the baselines are paid for.
     """
     from datetime import date
 
     from prooftune.economics.managed import check_limit, estimate_managed
-    from prooftune.economics.policy import check_policy
+    from prooftune.economics.policy import by_code, check_policy, told_kept
     from prooftune.economics.prices import load_prices
+    from prooftune.providers.bucket import check_bucket
     from prooftune.providers.orders import checked_order
     from prooftune.providers.tuning import open_tuner
 
     stage = Stage(spec.store)
     files: dict[SplitName, Path] = {name: stage.path(splits, f"{name}.jsonl") for name in get_args(SplitName)}
     listed = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
-    check_policy(spec, listed, {code: sum(actions.values()) for code, actions in validated.figures["findings"].items()})
+    check_policy(spec, listed, by_code(validated.figures["findings"]))
+    check_bucket(spec)
 
     def work(out: Path) -> dict[str, Any]:
         estimate = estimate_managed(spec, files, listed)
@@ -66,7 +69,8 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
     output = stage.perform(work)
     rows = [*output.figures["lines"], {"what": "total", "usd": output.figures["usd"]}]
     longest = f"${output.figures['longest_usd']:.2f} with every answer as long as its request allows"
-    show_table(rows, key="estimate", description=f"The run may cost ${output.figures['usd']:.2f}; {longest}.")
+    kept = " ".join(told_kept(spec))
+    show_table(rows, key="estimate", description=f"The run may cost ${output.figures['usd']:.2f}; {longest}. {kept}")
     for warning in output.figures["warnings"]:
         get_run_logger().warning("%s", warning)
     return output
@@ -81,7 +85,7 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
 
     Raises:
         BudgetExceeded: it is above ``budget.max_usd``, which may have been lowered since it was estimated, or ``budget.monthly_usd`` has no
-            room for it. A run whose job is ordered goes on, unless that one failed and is to be ordered again.
+            room for it. A run whose job is ordered goes on; where that one failed it buys nothing, unless `jobs again` allowed it.
     """
     from prooftune.economics.managed import Estimate, beyond_limit, check_limit
     from prooftune.providers.ledger import Ledger
@@ -89,23 +93,23 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
 
     budget, objects = spec.budget, open_store(spec.store)
     order = Order.model_validate_json(objects.fetch(estimate.artifacts[ORDER]).read_bytes())
-    if not _is_ordered(Ledger(objects).newest(order)):
+    newest, known = Ledger(objects).newest(order), find(objects, budget.project, run_key)
+    if newest is None or newest.state == "intended":
         estimated = Estimate.model_validate(estimate.figures)
         check_limit(spec, estimated)
         if beyond := beyond_limit(spec, estimated):
             get_run_logger().warning("%s", beyond)
-    known, afresh = find(objects, budget.project, run_key), get_current_settings().tasks.refresh_cache
-    usd = 0.0 if known is not None and known.bought and not afresh else float(estimate.figures["usd"])
+    nothing_to_buy = (known is not None and known.bought) or (newest is not None and newest.failed)
+    afresh = get_current_settings().tasks.refresh_cache
+    usd = 0.0 if nothing_to_buy and not afresh else float(estimate.figures["usd"])
     item = hold(objects, budget.project, run_key, usd, budget.monthly_usd)
-    get_run_logger().info("$%.2f of the project %s are held or billed", item.usd, budget.project)
+    month = spent(objects, budget.project)
+    figures = {"of this run": item.usd, "held in the month": month.held_usd, "billed in the month": month.billed_usd}
+    limit = "no limit" if budget.monthly_usd is None else f"of ${budget.monthly_usd:,.2f}"
+    told = f"${item.usd:,.2f} of the project {budget.project} are held or billed for this run; in {month.month} ${month.usd:,.2f}, {limit}."
+    show_figures(figures | {"monthly_usd": budget.monthly_usd}, key="hold", description=told)
+    get_run_logger().info("%s", told)
     return estimate
-
-
-def _is_ordered(newest: Entry | None) -> bool:
-    """Whether there may be a job that makes the model: of a job that ended without one nothing comes, and the next one is bought anew."""
-    if newest is None or newest.state == "intended":
-        return False
-    return newest.job is None or not newest.job.ended or newest.job.status == "succeeded"
 
 
 @task(**(policy("settle", 2, 30) | {"refresh_cache": True}))
@@ -145,7 +149,8 @@ def settle_failed(spec: RunSpec, run_key: str, job_key: str, outputs: tuple[Stag
     done = {output.stage: output for output in outputs}
     bill = _bill(spec, objects, done, Ledger(objects).read(job_key).job)
     bought = _bought(bill, done, job_key)
-    hold(objects, project, job_key, 0.0, None)
+    held = find(objects, project, run_key)
+    hold(objects, project, job_key, 0.0, None, datetime.fromisoformat(held.at) if held else None)  # in the month that counted it so far
     settle(objects, project, job_key, bought)
     release(objects, project, run_key)
     get_run_logger().info("$%.4f count for the job that failed and the answers before it", sum(bought.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -19,6 +19,9 @@ from tasks.live_loss import LiveLoss
 from tasks.policies import UNCACHED, errand, policy
 from tasks.progress import report_to_ui
 from tasks.stage import Stage
+
+if TYPE_CHECKING:
+    from prooftune.providers.ledger import Entry
 
 
 class Probed(Frozen):
@@ -78,51 +81,39 @@ def require_tunable(spec: RunSpec, capability: Capability, splits: StageOutput) 
     get_run_logger().warning("%s The job of this run, %s, was ordered before, and is gone on with.", refused, known.key)
 
 
-@task(**(policy("submit", 1, 24 * 60) | UNCACHED))
+@task(**(policy("submit", 1, 60 * 24 * 7) | UNCACHED))
 def submit_job(spec: RunSpec, run_key: str, estimate_usd: float, splits: StageOutput) -> Submitted:
-    """Upload the rows and see to it that there is one job of this order; an order that has its job changes nothing.
+    """Upload the rows, see to it that there is one job of this order, and wait for it, at most ``provider.hold_minutes``.
+
+    Both in one task: what its tag allows to run at once is allowed from before the job is made until it has ended.
 
     Raises:
         DataError: the provider would refuse rows.
+        SpecError: the bucket is not where the data must stay.
         NeedsReconciliation: nobody can tell whether there is a job.
     """
+    from prooftune.providers.bucket import check_bucket
     from prooftune.providers.ledger import Entry, Ledger
     from prooftune.providers.orders import checked_order
-    from prooftune.providers.submission import submit
+    from prooftune.providers.submission import follow, submit
     from prooftune.providers.tuning import open_tuner
 
+    check_bucket(spec)
     objects = open_store(spec.store)
-    tuner = open_tuner(spec.backend.provider, spec.provider)
+    tuner, ledger = open_tuner(spec.backend.provider, spec.provider), Ledger(objects)
     files = {name: objects.fetch(splits.artifacts[f"{name}.jsonl"]) for name in ("train", "validation")}
     folder = objects.work_dir() / "rows" / run_key
     order, rows = checked_order(tuner, spec, files, folder)
     intent = Entry(order=order, run=run_key, options=spec.provider, estimate_usd=estimate_usd)
-    entry = submit(tuner, Ledger(objects), intent, rows)
+    entry = submit(tuner, ledger, intent, rows)
     assert entry.job is not None  # noqa: S101 - submit returns no entry without one
     get_run_logger().info("%s job %s, run key %s, %s", order.provider, entry.job.id, entry.key, entry.job.told)
-    lines = "\n".join(f"- {note.at} {note.what} ({note.by})" for note in entry.history)
-    which = f"Job `{entry.job.id}` of `{order.model}` at {order.address}, run key `{entry.key}`"
-    show_markdown(
-        f"{which}\n\n{lines}\n\n`prooftune jobs` lists all jobs.",
-        key="provider-job",
-        description=f"{order.provider} has one job of this order, {entry.job.id}: {entry.job.told}.",
-    )
-    return Submitted(key=entry.key, job=entry.job.id, ended=entry.job.ended)
-
-
-@task(**(policy("wait", 1, 60 * 24 * 7) | UNCACHED))
-def wait_for_job(spec: RunSpec, submitted: Submitted) -> Submitted:
-    """Wait for the job, at most ``provider.hold_minutes``; events and losses show in the log and in the UI as they come."""
-    from prooftune.providers.ledger import Ledger
-    from prooftune.providers.submission import follow
-    from prooftune.providers.tuning import open_tuner
-
-    tuner = open_tuner(spec.backend.provider, spec.provider)
-    hold = spec.provider.hold_minutes
-    ledger = Ledger(open_store(spec.store))
-    entry = follow(tuner, ledger, submitted.key, _telling(), None if hold is None else hold * 60)
+    _show_job(entry)
+    if not entry.job.ended:
+        hold = spec.provider.hold_minutes
+        entry = follow(tuner, ledger, entry.key, _telling(), None if hold is None else hold * 60)
     assert entry.job is not None  # noqa: S101 - it was submitted
-    return submitted.model_copy(update={"ended": entry.job.ended})
+    return Submitted(key=entry.key, job=entry.job.id, ended=entry.job.ended)
 
 
 @task(**policy("train", 2, 60))
@@ -157,6 +148,22 @@ def waiting_run(spec: RunSpec, run_key: str, source: str, submitted: Submitted) 
     )
     tag_run("waiting")
     return RunWaiting(run_key=run_key, waits_for="job", text=text, key=submitted.key, ui_url=flow_run.ui_url)
+
+
+def _show_job(entry: Entry) -> None:
+    from prooftune.providers.consoles import console_of
+
+    assert entry.job is not None  # noqa: S101 - it was submitted
+    order = entry.order
+    page = console_of(order.provider, order.address, entry.job.id, order.objective)
+    seen = f"\n\n[{order.provider} shows it here]({page})." if page else ""
+    lines = "\n".join(f"- {note.at} {note.what} ({note.by})" for note in entry.history)
+    which = f"Job `{entry.job.id}` of `{order.model}` at {order.address}, run key `{entry.key}`"
+    show_markdown(
+        f"{which}{seen}\n\n{lines}\n\n`prooftune jobs` lists all jobs.",
+        key="provider-job",
+        description=f"{order.provider} has one job of this order, {entry.job.id}: {entry.job.told}.",
+    )
 
 
 def _telling() -> Any:

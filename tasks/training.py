@@ -19,7 +19,7 @@ from tasks.progress import report_to_ui
 from tasks.stage import Stage
 
 
-@task(**policy("train", 2, 7 * 24 * 60, "gpu"))
+@task(**policy("train", 2, 7 * 24 * 60))
 def train(
     store: Store,
     options: Task,

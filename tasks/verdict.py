@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prooftune.providers.collection import MANAGED, ManagedModel
+from prooftune.providers.consoles import console_of
 from prooftune.report.story import verdict_story
 from prooftune.report.wording import TITLES, with_flags
 from prooftune.results import address_of
@@ -35,7 +36,7 @@ def tell_verdict(spec: RunSpec, result: RunResult) -> RunResult:
     """
     objects, flags = open_store(spec.store), spec.store.flags
     stands = with_flags(standing(objects, spec.name, result.run_id), flags)
-    story = verdict_story(result, stands, _places(objects, result), f"prooftune show {result.run_id}{flags}")
+    story = verdict_story(result, stands, _places(objects, spec, result), f"prooftune show {result.run_id}{flags}")
     in_use = f" {stands.partition(':')[0]}." if stands else ""
     show_markdown(story, key="verdict", description=f"{spec.name}: {TITLES[result.verdict].lower()}.{in_use}")
     tag_run(result.verdict)
@@ -43,12 +44,13 @@ def tell_verdict(spec: RunSpec, result: RunResult) -> RunResult:
     return result
 
 
-def _places(store: ObjectStore, result: RunResult) -> dict[str, str]:
+def _places(store: ObjectStore, spec: RunSpec, result: RunResult) -> dict[str, str]:
     files = read_manifest(store, result.run_id).files
     places = {name: address_of(store.uri, files[file].key) for name, file in PLACES.items() if file in files}
     places["manifest"] = result.manifest
     if (ref := files.get(f"model/{MANAGED}")) is not None:
         tuned = ManagedModel.model_validate_json(store.fetch(ref).read_bytes())
-        places[f"job at {tuned.provider}"] = tuned.job
+        page = console_of(tuned.provider, tuned.address, tuned.job, spec.backend.objective)
+        places[f"job at {tuned.provider}"] = f"{tuned.job}, {page}" if page else tuned.job
         places[f"tuned model at {tuned.provider}"] = tuned.model
     return places

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from prefect import tags, task
+from prefect import task
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
@@ -20,7 +19,7 @@ from prooftune.watching.signals import Kind, Signal
 from prooftune.watching.told import handled
 from tasks.artifacts import show_figures, show_markdown, tag_run
 from tasks.events import emit
-from tasks.policies import GPU, RETRY_DELAYS_S, UNCACHED, is_transient
+from tasks.policies import RETRY_DELAYS_S, UNCACHED, is_transient, on_gpu
 from tasks.progress import report_to_ui
 
 if TYPE_CHECKING:
@@ -58,14 +57,8 @@ def ask_again(spec: RunSpec) -> Reevaluation | None:
 
 
 def asked_again(spec: RunSpec) -> Reevaluation | None:
-    """Ask the champion again; one that needs the GPU waits for it."""
-    with tags(*queue_of(spec)):
-        return ask_again(spec)
-
-
-def queue_of(spec: RunSpec) -> tuple[str, ...]:
-    """Return the tag of the GPU where there is one and the champion answers on this machine; one at its provider waits for nothing."""
-    return (GPU,) if shutil.which("nvidia-smi") and answers_here(open_store(spec.store), spec.name) else ()
+    """Ask the champion again; one on this machine waits for its GPU, one at its provider for nothing."""
+    return on_gpu(ask_again, here=answers_here(open_store(spec.store), spec.name))(spec)
 
 
 def looked(spec: RunSpec, kind: Kind) -> Look:

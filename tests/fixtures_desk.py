@@ -124,7 +124,7 @@ class HeldBrain(CannedBrain):
         self.may = threading.Event()
 
     def train(self, model: str, tuned: str, rows: Sequence[Example], validation: Sequence[Example], epochs: int, report: Report) -> None:
-        self.may.wait(60)
+        self.may.wait(240)
         super().train(model, tuned, rows, validation, epochs, report)
 
 

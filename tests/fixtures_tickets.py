@@ -9,8 +9,6 @@ from typing import Any
 from tests_support import WORDS, write_jsonl
 
 LABELS = {"billing": "invoice refund charge price", "login": "password account locked code", "delivery": "parcel courier late street"}
-BASE = "prooftune-base-"
-"""Azure's deployments of base models stay: they are billed by the token, and cost nothing by the hour."""
 
 
 def tickets(count: int = 80) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ import pytest
 from fixtures_ledger import QUICK
 from fixtures_runs import examples_of
 from fixtures_stand_ins import PROVIDERS, StandIn, open_stand_in
-from fixtures_tickets import BASE, tickets
+from fixtures_tickets import tickets
 
 from prooftune.data.formatting import format_splits
 from prooftune.data.lines import write_lines
@@ -162,8 +162,8 @@ class Watched:
 
     @property
     def left(self) -> list[str]:
-        """Deployments that run, but for those of base models, which cost nothing by the hour, and leases."""
-        running = [one.name for one in self.here.tuner.deployments() if not one.name.startswith(BASE)]
+        """Deployments that run, and leases."""
+        running = [one.name for one in self.here.tuner.deployments()]
         return running + [lease.name for lease in read_leases(self.store)]
 
 

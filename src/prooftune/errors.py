@@ -91,7 +91,7 @@ class ModelUnavailable(EnvironmentLacks):
 
 
 class NeedsReconciliation(EnvironmentLacks):
-    """Nobody can tell whether a job was created: a person has to look, since asking again might pay twice."""
+    """Nobody can tell whether a job was created, or what it made: a person has to look, since asking again might pay twice."""
 
 
 class TransientError(ProoftuneError, ConnectionError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prooftune import __version__
+from prooftune.economics.policy import told_kept
 from prooftune.environment import library_versions
 from prooftune.spec import RunSpec, digest
 from prooftune.storage.disk import sha256_of
@@ -33,6 +34,7 @@ def lineage(
     files: Mapping[str, str],
     stages: Mapping[str, int],
     provider: Mapping[str, Any] | None = None,
+    approval: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the lineage of a run, JSON-able; its ``sha256`` covers all the rest.
 
@@ -44,6 +46,7 @@ def lineage(
         files: Digest of each further file that the spec names, and of the price list, by field: ``prices``, ``documents`` …
         stages: Version of each stage.
         provider: What a managed provider said of the base model, its last days among it; None = nothing is tuned at a provider.
+        approval: What a person said of the estimate: ``approved``, ``usd``, ``by``, ``at`` and ``reason``; None = nobody was asked.
     """
     parts: dict[str, Any] = {
         "data": {
@@ -58,8 +61,12 @@ def lineage(
         "code": {**code_version(), "stages": dict(sorted(stages.items()))},
         "environment": environment(),
     }
+    if kept := told_kept(spec):
+        parts["kept_elsewhere"] = kept
     if provider is not None:
         parts["provider"] = {"name": spec.backend.provider, "address": spec.provider.base_url, **provider}
+    if approval is not None:
+        parts["approval"] = dict(approval)
     return parts | {"sha256": digest(parts)}
 
 

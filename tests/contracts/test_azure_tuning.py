@@ -16,10 +16,10 @@ from fixtures_azure import KEY, TOKEN, stand_in
 from fixtures_stand_ins import StandIn
 
 from prooftune.errors import EnvironmentLacks, ProoftuneError, SpecError, TransientError
-from prooftune.providers.azure import SKUS, SUFFIX_MAX, TRAINING_TYPES, AzureTuner, split_version
+from prooftune.providers.azure import BATCH_CAPACITY, SKUS, SUFFIX_MAX, TRAINING_TYPES, AzureBatchTuner, AzureTuner, split_version
 from prooftune.providers.azure_management import Management
 from prooftune.providers.chat import open_chat
-from prooftune.providers.openai import OpenAIChat
+from prooftune.providers.openai import OpenAIChat, _Batch, _Counts
 from prooftune.providers.tuning import MARK, Order, open_tuner
 from prooftune.sandbox.azure import RESOURCE
 from prooftune.sandbox.faults import Kind
@@ -240,6 +240,72 @@ def test_no_token_stands_in_an_error(here: StandIn) -> None:
     with pytest.raises(TransientError, match="azure's management API at http://127"):
         here.tuner.deployments()
     assert (refused.fired, down.fired) == (1, 5)
+
+
+# Batches
+
+
+PROMPTS = [[Message(role="user", content=f"ticket {number} about login, please help")] for number in range(2)]
+
+
+@pytest.fixture
+def batching(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> AzureBatchTuner:
+    """The adapter that deploys a base model for batches, beside the deployment that answers directly."""
+    monkeypatch.setattr("prooftune.providers.batches.FIRST_POLL_S", 0.01)
+    monkeypatch.setattr("prooftune.providers.openai.READ_POLL_S", 0.01)
+    here.tuner.deploy(here.model, f"{MARK}-base")
+    return AzureBatchTuner(here.options, direct=f"{MARK}-base")
+
+
+def test_a_batch_names_a_deployment_of_its_own_kind(here: StandIn, batching: AzureBatchTuner) -> None:
+    """Its SKU is GlobalBatch; every question names it, in a file without a byte-order mark that Azure has read before the batch is made."""
+    here.api.files._pace_s = 0.05
+    batching.deploy(here.model, f"{MARK}-batch")
+    assert here.api.deployed[f"{MARK}-batch"].sku == {"name": "GlobalBatch", "capacity": BATCH_CAPACITY}
+    answers = batching.chat(f"{MARK}-batch").complete_batch(PROMPTS, max_tokens=9, folder=here.folder)
+    assert [answer.latency_s for answer in answers] == [None, None]
+    [batch] = here.api.batches.batches.values()
+    sent = [json.loads(line) for line in here.api.files.get(batch.input_file).content().decode().splitlines()]
+    assert [line["body"]["model"] for line in sent] == [f"{MARK}-batch"] * 2
+    assert [name for name, _, _ in here.api.seen].count("chat") == 1, "only the first question was to be asked directly"
+
+
+def test_a_deployment_for_batches_answers_nothing_directly(here: StandIn, batching: AzureBatchTuner) -> None:
+    """Azure's own message says so."""
+    made = batching.deploy(here.model, f"{MARK}-batch")
+    assert made is not None
+    with pytest.raises(SpecError, match="chatCompletion operation does not work"):
+        here.tuner.chat(made.chat).ask(PROMPTS[0], 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [(f"{MARK}-base", "The SKU 'globalstandard' of the deployment"), (f"{MARK}-gone", "that the input file names was not found")],
+)
+def test_batches_go_to_no_other_deployment(name: str, why: str, here: StandIn, batching: AzureBatchTuner) -> None:
+    """The batch is made, and fails with Azure's reason when its questions are read."""
+    with pytest.raises(EnvironmentLacks, match=f"came back without answers: .*{why}"):
+        batching.chat(name).complete_batch(PROMPTS, max_tokens=9, folder=here.folder)
+
+
+def test_a_tuned_model_takes_no_batches(here: StandIn) -> None:
+    """Azure refuses a deployment of that kind for it."""
+    with pytest.raises(SpecError, match="InvalidResourceProperties: The specified SKU 'GlobalBatch'"):
+        here.tuner.management.deploy(
+            f"{MARK}-batch",
+            {
+                "sku": {"name": "GlobalBatch", "capacity": 1},
+                "properties": {"model": {"format": "OpenAI", "name": tuned(here), "version": "1"}},
+            },
+        )
+
+
+def test_a_batch_is_read_as_azure_shows_it() -> None:
+    """Before its questions are read nothing is counted; days are numbers or words, and so are statuses in either case."""
+    shown = {"id": "batch_1", "created_at": "2024-07-19T17:13:57.2491382+00:00", "status": "Validating", "metadata": None}
+    unread = _Batch.model_validate(shown | {"request_counts": {"total": None, "completed": None, "failed": None}})
+    assert unread.created_at == _Batch.model_validate(shown | {"created_at": 1721409237.249138}).created_at
+    assert unread.request_counts == _Counts()
 
 
 # Tokens

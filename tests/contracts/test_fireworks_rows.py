@@ -35,9 +35,16 @@ USER, ANSWER, SYSTEM = ({"role": role, "content": "x"} for role in ("user", "ass
 
 def order_for(objective: Objective = "supervised", **chosen: Any) -> Order:
     """Return an order whose rows are looked at alone."""
-    settings = Hyperparameters(**chosen)
     return Order(
-        provider="fireworks", address="x", model=MODEL, objective=objective, hyperparameters=settings, seed=1, name="n", train_sha256="0"
+        provider="fireworks",
+        address="x",
+        model=MODEL,
+        objective=objective,
+        hyperparameters=Hyperparameters(**chosen),
+        seed=1,
+        name="n",
+        train_sha256="0",
+        grader='{"evaluator": "accounts/acme/evaluators/exact"}' if objective == "reinforcement" else None,
     )
 
 

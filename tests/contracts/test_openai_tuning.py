@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from fixtures_azure import KEY as AZURE_KEY
 from fixtures_azure import TOKEN
+from fixtures_ledger import QUICK
 from fixtures_openai import KEY as OPENAI_KEY
 from fixtures_stand_ins import StandIn, example, open_stand_in
 from hypothesis import given
@@ -23,9 +24,11 @@ from prooftune.providers.azure import AZURE_STATUSES
 from prooftune.providers.openai_answers import plain
 from prooftune.providers.openai_rows import openai_tokens
 from prooftune.providers.openai_tuning import STATUSES
+from prooftune.providers.serving import served_base
 from prooftune.providers.tuning import MARK, Deployment
 from prooftune.sandbox.faults import Kind
 from prooftune.spec import Hyperparameters
+from prooftune.storage.local import LocalStore
 from prooftune.types import Message
 
 SECRETS = (OPENAI_KEY, AZURE_KEY, TOKEN)
@@ -146,14 +149,14 @@ def test_lists_go_through_all_pages(here: StandIn, monkeypatch: pytest.MonkeyPat
 def test_a_base_model_answers(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt-only baseline asks the same provider, directly and in a batch."""
     monkeypatch.setattr(batches, "FIRST_POLL_S", 0.02)
-    deployment = ready(here, here.model, f"{MARK}-base")
-    chat = here.tuner.chat(deployment.chat if deployment else here.model)
-    [answer] = chat.complete([PROMPT], max_tokens=9)
-    assert answer.text.startswith("I am a stand-in")
-    assert answer.prompt_tokens > 0
-    found = chat.complete_batch([PROMPT, PROMPT[1:]], max_tokens=9, folder=here.folder)
-    assert [one.text for one in found] == [answer.text] * 2
-    assert here.api.state()["batches"] == 1
+    options = here.options.model_copy(update={"batch": True, "base_url": here.tuner.address})
+    with served_base(here.tuner, LocalStore(here.folder / "store"), here.model, options, QUICK) as chat:
+        [answer] = chat.complete([PROMPT], max_tokens=9)
+        assert answer.text.startswith("I am a stand-in")
+        assert answer.prompt_tokens > 0
+        found = chat.complete_batch([PROMPT, PROMPT[1:]], max_tokens=9, folder=here.folder)
+        assert [one.text for one in found] == [answer.text] * 2
+    assert (here.api.state()["batches"], here.api.state()["deployments"]) == (1, 0)
 
 
 def test_a_job_that_fails_says_why(here: StandIn) -> None:
@@ -338,10 +341,30 @@ def test_a_batch_whose_answer_is_lost_is_looked_for_in_lists_that_lag(tmp_path: 
         ordered = [here.api.faults.order("error_after", "create_batch"), here.api.faults.order("stale", "list_batches", after=1)]
         assert len(here.tuner.chat(here.model).complete_batch([PROMPT], max_tokens=9, folder=tmp_path)) == 1
         assert ([one.fired for one in ordered], here.api.state()["batches"]) == ([1, 1], 1)
-        monkeypatch.setattr(batches, "SEARCH_S", 0.05)
-        here.api.faults.order("error_before", "create_batch")
-        with pytest.raises(OutcomeUnknown):
-            here.tuner.chat(here.model).complete_batch([PROMPT, PROMPT], max_tokens=9, folder=tmp_path)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_batch_of_which_nobody_knows_is_not_submitted_again_for_an_hour(
+    made: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage's own retries look, and send nothing; what is in no list after an hour was not made, and is submitted anew."""
+    monkeypatch.setattr(batches, "FIRST_POLL_S", 0.01)
+    monkeypatch.setattr(batches, "SEARCH_S", 0.03)
+    with open_stand_in("openai", tmp_path, monkeypatch) as here:
+        chat = here.tuner.chat(here.model)
+        lost = here.api.faults.order("error_after" if made else "error_before", "create_batch")
+        lagging = here.api.faults.order("stale", "list_batches", times=10**6)
+        for _ in range(5):
+            with pytest.raises(OutcomeUnknown, match="looked for until"):
+                chat.complete_batch([PROMPT], max_tokens=9, folder=tmp_path)
+        assert (lost.fired, here.api.state()["batches"]) == (1, int(made))
+        assert lagging.fired > 5
+        if made:
+            here.api.faults.clear()
+        else:
+            monkeypatch.setattr(batches, "LISTED_WITHIN_S", -1.0)
+        assert len(chat.complete_batch([PROMPT], max_tokens=9, folder=tmp_path)) == 1
+        assert here.api.state()["batches"] == 1
 
 
 def test_what_is_no_jsonl_is_refused_at_upload(here: StandIn) -> None:

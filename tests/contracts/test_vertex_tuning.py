@@ -224,13 +224,15 @@ def test_unfit_rows_fail_the_job_and_a_cancelled_one_says_so(tmp_path: Path, sta
 
 
 def test_probe_says_what_is_not_tuned_and_until_when(stand_in: StandIn) -> None:
-    """A model that is not there, one that nobody documents tuning for, a retired one, and an objective that is not offered."""
+    """A model that is not there, one that nobody documents tuning for, a retired one, and an objective whose terms are a preview's."""
     probe = partial(stand_in.tuner.probe, objective="supervised")
     assert not probe("gemini-9").tunable
     assert "not among those" in probe("gemini-3.8-flash").why
     assert str(probe("publishers/google/models/gemini-2.5-flash").shutdown) == "2026-10-20"
     found = stand_in.tuner.probe(stand_in.model, "reinforcement")
-    assert (found.tunable, found.objectives) == (False, ("supervised", "preference"))
+    assert (found.tunable, found.objectives) == (True, ("supervised", "preference", "reinforcement"))
+    assert "preview" in found.why
+    assert "preview" not in stand_in.tuner.probe(stand_in.model, "supervised").why
 
 
 def test_a_question_is_asked_without_thoughts_in_the_way_the_model_takes(stand_in: StandIn) -> None:

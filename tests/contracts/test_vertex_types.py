@@ -14,11 +14,14 @@ import pytest
 from fixtures_stand_ins import StandIn
 from fixtures_vertex import KEY
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
 from prooftune.data.lines import write_lines
 from prooftune.providers.tuning import ENDED
 from prooftune.providers.vertex import STATUSES
 from prooftune.providers.vertex_rows import ADAPTER_SIZES, METHODS
+from prooftune.sandbox.vertex_jobs import CHOICES
+from prooftune.sandbox.vertex_rewards import SHAPES, WORDS
 from prooftune.types import Example, Message
 
 types = pytest.importorskip("google.genai.types")
@@ -91,6 +94,15 @@ def test_a_job_has_the_fields_of_the_sdks_type(stand_in: StandIn, job: str) -> N
     assert hold(types.TuningJob, fetch(stand_in, created["name"])).error.message == "no luck"
 
 
+def test_a_reward_has_the_fields_of_the_sdks_types() -> None:
+    """Each shape that the stand-in reads has every field of the SDK's type of that name and no other, and the same words."""
+    for name, shape in SHAPES.items():
+        assert set(shape) == {field.alias or to_camel(known) for known, field in getattr(types, name).model_fields.items()}
+    for enum, field in ((types.MatchOperation, "matchOperation"), (types.ResponseParseType, "parseType")):
+        assert WORDS[field] == {word.value for word in enum if not word.value.endswith("UNSPECIFIED")}
+    assert CHOICES["reinforcement"] <= set(map(to_camel, types.ReinforcementTuningHyperParameters.model_fields))
+
+
 def test_a_wrong_answer_is_noticed(stand_in: StandIn, job: str) -> None:
     """A field or a word of another's API does not pass."""
     answer = fetch(stand_in, job)
@@ -148,3 +160,7 @@ def test_rows_are_made_of_the_sdks_types(stand_in: StandIn, tmp_path: Path) -> N
     hold(types.Content, row.pop("system_instruction"))
     pair = hold(types.GeminiPreferenceExample, row)
     assert [(one.score, one.completion.parts[0].text) for one in pair.completions] == [(1.0, "good"), (0.0, "bad")]
+    stand_in.tuner.write_rows(tmp_path / "pairs.jsonl", "Be kind.", "reinforcement", tmp_path / "rows.jsonl")
+    asked = hold(types.ReinforcementTuningExample, json.loads((tmp_path / "rows.jsonl").read_text()))
+    assert (asked.contents[-1].role, asked.references) == ("user", {"reference_answer": "good"})
+    assert asked.system_instruction.parts[0].text == "Be kind."

@@ -33,7 +33,8 @@ from flows.deploying import check_triggers, read_pools
 from prooftune.errors import SpecError
 from prooftune.spec import MANAGED
 from prooftune.watching.signals import EVENTS, Signal
-from tasks.policies import GPU, VERSIONS, policy
+from tasks.policies import GPU, on_gpu
+from tasks.scoring import evaluate
 
 pytest_plugins = ["fixtures_deployed"]
 
@@ -133,12 +134,11 @@ def test_tasks_have_tags_of_queues_only() -> None:
 
 
 def test_only_what_has_a_gpu_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that uses a GPU carries the tag where there is one, and none on the CPU."""
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert GPU not in policy("tagged", 1, 1, GPU)["tags"]
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    assert GPU in policy("tagged", 1, 1, GPU)["tags"]
-    del VERSIONS["tagged"]
+    """A stage that runs a model here carries the tag where there is a GPU; on the CPU, or with the model at a provider, it does not."""
+    for found, here, tags in ((None, True, set()), ("/usr/bin/nvidia-smi", True, {GPU}), ("/usr/bin/nvidia-smi", False, set())):
+        monkeypatch.setattr("shutil.which", lambda name, found=found: found)
+        assert on_gpu(evaluate, here=here).tags == tags
+    assert on_gpu(evaluate, here=True).cache_policy == evaluate.cache_policy
 
 
 def test_automations_are_valid_for_the_server() -> None:

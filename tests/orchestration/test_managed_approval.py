@@ -8,6 +8,8 @@ from uuid import UUID
 
 import pytest
 from fixtures_desk import SPENDS, Desk, HeldBrain, opened
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.flow_runs import resume_flow_run
 
 from flows.resume import go_on
@@ -28,6 +30,10 @@ def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
         run = desk.start(budget=budget, provider={"hold_minutes": 0})
         asked = desk.asked()
         assert set(desk.seen) == {"probe"}
+        with get_client(sync_client=True) as client:
+            forms = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["approval"])))
+        kept = f"What {desk.address}/v1 keeps, which stands for openai (backend), is for you to know."
+        assert any(kept in str(form.data).replace("\\", "") for form in forms), "the form says what is kept where"
         _, told = desk.type("approve", "STORE")
         assert asked.key in [one["key"] for one in told["waiting"]]
         code, told = desk.type("approve", asked.key, "--by", "ada", "--reason", "worth it", "STORE")
@@ -37,7 +43,9 @@ def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
         desk.api.works.settle()
         result = desk.start(budget=budget).result(180)
         assert result.verdict == "promote", result.reasons
-        said = json.loads(desk.store.get(read_manifest(desk.store, result.run_id).files["approval.json"].key))
+        published = read_manifest(desk.store, result.run_id)
+        said = json.loads(desk.store.get(published.files["approval.json"].key))
+        assert published.facts["lineage"]["approval"].items() <= said.items()
         assert (said["approved"], said["by"], said["reason"]) == (True, "ada", "worth it")
         before = len(desk.seen)
         assert [one["result"]["run_id"] for one in go_on(desk.spec().store)] == [result.run_id]

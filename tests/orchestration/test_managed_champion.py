@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from fixtures_stand_ins import StandIn, open_stand_in
-from fixtures_tickets import BASE, managed_fields, tickets
+from fixtures_tickets import managed_fields, tickets
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests_support import write_jsonl
@@ -72,7 +72,7 @@ def read_published(store: ObjectStore, run_id: str, name: str) -> Any:
 
 def left(here: StandIn, store: ObjectStore) -> list[str]:
     """Return what was left running or leased."""
-    running = [one.name for one in here.tuner.deployments() if not one.name.startswith(BASE)]
+    running = [one.name for one in here.tuner.deployments()]
     return running + [lease.name for lease in read_leases(store)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,19 @@ def test_a_failed_job_leaves_nothing_held(store: LocalStore) -> None:
     assert spending.hold(store, "default", "triage-1", 0.5, 500).billed_usd is None
 
 
+def test_a_failed_job_counts_in_the_month_that_held_it(store: LocalStore) -> None:
+    """A job that fails after the turn of a month takes no room in the new one."""
+    estimate = estimated(line("training", 1000, "tokens", 5e-6))
+    ledger = Ledger(store)
+    entry = ledger.open(intent_of(order_of()))
+    ledger.found(entry.key, FAILED.model_copy(update={"billed_tokens": 200_000}), "created")
+    spending.hold(store, "default", "triage-1", 0.5, 500, datetime(2020, 11, 30, 23, tzinfo=UTC))
+    with disable_run_logger():
+        settle_failed(SPEC.model_copy(update={"store": Store(uri=str(store.uri))}), "triage-1", entry.key, (estimate,))
+    assert spending.spent(store, "default", "2020-11").usd == pytest.approx(1.0)
+    assert spending.spent(store, "default").usd == 0
+
+
 def test_answers_before_a_failed_job_count_once(store: LocalStore, tmp_path: Path) -> None:
     """The run that submits the job again has the same answers; the failed job of which nobody tells the cost counts as it was estimated."""
     ledger = Ledger(store)
@@ -206,12 +219,15 @@ def test_answers_before_a_failed_job_count_once(store: LocalStore, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("history", "asked"),
-    [((), True), (("submitting",), False), (("submitted",), False), (("failed",), True), (("failed", "again"), True)],
+    ("history", "held"),
+    [((), "refused"), (("submitting",), 31), (("submitted",), 31), (("failed",), 0), (("failed", "again"), "refused")],
     ids=["nothing is ordered", "a job may exist", "a job runs", "the job failed", "the job failed and is to be done again"],
 )
-def test_a_runs_limit_is_asked_unless_its_job_is_ordered(store: LocalStore, tmp_path: Path, history: tuple[str, ...], asked: bool) -> None:
-    """Lowered after the estimate it refuses what was not bought yet; a damaged entry of another order concerns nobody here."""
+def test_a_runs_limit_is_asked_unless_its_job_is_ordered(store: LocalStore, tmp_path: Path, history: tuple[str, ...], held: object) -> None:
+    """Lowered after the estimate it refuses what was not bought yet; of a job that failed nothing comes, so that nothing is held for it.
+
+    A damaged entry of another order concerns nobody here.
+    """
     order, ledger = order_of(), Ledger(store)
     store.put(f"ledger/jobs/{order.key}damaged.json", b"{")
     for state in history:
@@ -223,6 +239,6 @@ def test_a_runs_limit_is_asked_unless_its_job_is_ordered(store: LocalStore, tmp_
     (tmp_path / "estimate" / "order.json").write_text(order.model_dump_json())
     found = output(store, "estimate", tmp_path / "estimate", estimated(line("training", 1000, "tokens", 0.031)).figures)
     spec = SPEC.model_copy(update={"store": Store(uri=str(store.uri)), "budget": Budget(max_usd=10)})
-    with disable_run_logger(), pytest.raises(BudgetExceeded) if asked else nullcontext():
+    with disable_run_logger(), pytest.raises(BudgetExceeded) if held == "refused" else nullcontext():
         hold_budget.fn(spec, "triage-1", found)
-    assert spending.spent(store, "default").held_usd == (0 if asked else 31)
+    assert spending.spent(store, "default").held_usd == (0 if held == "refused" else held)

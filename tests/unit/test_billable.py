@@ -93,7 +93,7 @@ def test_of_a_pair_both_conversations_count() -> None:
     [
         ("together", "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference", True),
         ("fireworks", "accounts/fireworks/models/qwen3-8b", True),
-        ("bedrock", "meta.llama3-1-8b-instruct-v1:0:128k", True),
+        ("bedrock", "meta.llama3-2-3b-instruct-v1:0:128k", True),
         ("bedrock", "amazon.nova-micro-v1:0:128k", False),
         ("vertex", "gemini-2.5-flash", False),
         ("azure", "Ministral-3B", False),
@@ -108,6 +108,23 @@ def test_a_tokenizer_makes_the_count_of_an_open_model_exact_and_of_no_other(tmp_
         # <|im_start|> and <|im_end|> are a token each; everything else is a byte.
         assert found.tokens == len("_user\nhi_\n") + len("_assistant\nho_\n")
         assert not billable_tokens(provider, model, [], "", None).exact
+
+
+def test_a_row_of_prompt_and_completion_is_counted_as_it_is_written_and_called_no_exact_count(tmp_path: Path) -> None:
+    """Llama 3.1 at Bedrock: system text and question are one prompt. What Bedrock puts around it nobody knows, and ``how`` says so."""
+    folder, model = write_tokenizer(tmp_path / "tokenizer"), "meta.llama3-1-8b-instruct-v1:0:128k"
+    found = billable_tokens("bedrock", model, [example(("user", "hi"), ("assistant", "ho"))], "Shout.", folder)
+    assert found.tokens == len("_user\nShout.\n\nhi_\n") + len("_assistant\nho_\n")
+    assert not found.exact
+    assert "does not publish" in found.how
+
+
+def test_a_row_of_turns_is_counted_as_it_is_written(tmp_path: Path) -> None:
+    """Llama 3.2 at Bedrock: messages of one role in a row are sent as one turn, and count as one."""
+    folder, model = write_tokenizer(tmp_path / "tokenizer"), "meta.llama3-2-3b-instruct-v1:0:128k"
+    found = billable_tokens("bedrock", model, [example(("user", "hi"), ("user", "you"), ("assistant", "ho"))], "", folder)
+    assert found.tokens == len("_user\nhi\n\nyou_\n") + len("_assistant\nho_\n")
+    assert found.exact
 
 
 @pytest.mark.parametrize("name", TEXTS)

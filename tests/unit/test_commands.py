@@ -183,9 +183,9 @@ def test_a_plan_of_a_managed_run_is_about_money(toy: Path, monkeypatch: pytest.M
     seconds = {stage["name"]: stage["seconds"] for stage in answer["stages"]}
     names = list(seconds)
     assert names[:2] == ["probe", "ingest"]
-    assert names.index("estimate") < names.index("hold") < names.index("submit") < names.index("wait") < names.index("settle")
+    assert names.index("estimate") < names.index("hold") < names.index("submit") < names.index("settle")
     assert not {"approval", "model", "learn", "learning_curve"} & set(names)
-    assert (seconds["wait"], seconds["submit"], answer["seconds"], answer["machine"]) == (None, None, None, None)
+    assert (seconds["submit"], answer["seconds"], answer["machine"]) == (None, None, None)
 
 
 def test_a_plan_says_which_limits_a_managed_run_would_meet(toy: Path) -> None:
@@ -197,8 +197,18 @@ def test_a_plan_says_which_limits_a_managed_run_would_meet(toy: Path) -> None:
 
 def test_a_plan_refuses_where_data_may_not_go(toy: Path) -> None:
     """As the run would, before anything is sent."""
-    with pytest.raises(SpecError, match="may not go to openai"):
-        estimate(toy / "spec.yaml", [*MANAGED, "data.residency=eu"])
+    for place in (MANAGED, ["judge.model=gpt-4.1"]):
+        with pytest.raises(SpecError, match="may not go to openai"):
+            estimate(toy / "spec.yaml", [*place, "data.residency=eu"])
+
+
+def test_a_plan_says_what_is_kept_elsewhere(toy: Path) -> None:
+    """By whom and for how long; nothing where nothing leaves this machine."""
+    [backend] = estimate(toy / "spec.yaml", MANAGED)["kept"]
+    assert "openai (backend) keeps uploaded files until they are deleted" in backend
+    [judge] = estimate(toy / "spec.yaml", ["judge.model=gpt-4.1"])["kept"]
+    assert "openai (judge) keeps prompts with their answers for at most 30 days" in judge
+    assert estimate(toy / "spec.yaml", [])["kept"] == []
 
 
 def test_a_plan_downloads_no_tokenizer(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +377,8 @@ def test_a_run_id_never_becomes_a_path_unchecked(run_id: str, store: Path) -> No
     [
         (["task.slices=[nowhere]"], "nowhere"),
         (["gate.metrics=[json_field_accuracy]"], "json_field_accuracy"),
-        (["data.residency=eu", "judge.model=gpt-4.1"], "data.residency is eu"),
+        (["data.residency=eu", "judge.model=gpt-4.1"], "data must stay in eu"),
+        (["data.max_retention_days=7", "judge.model=gpt-4.1"], "data may be kept for 7 days"),
     ],
 )
 def test_what_cannot_be_measured_is_found_before_anything_runs(toy: Path, overrides: list[str], said: str) -> None:

@@ -152,6 +152,16 @@ def test_a_managed_provider_costs_the_measured_tokens() -> None:
         assert found.assumption.startswith("Not measured")
 
 
+def test_azure_s_developer_tier_has_no_month_of_hosting() -> None:
+    """Its deployment costs nothing by the hour, and that it lives for a day is said beside it."""
+    fields = {"base_url": "https://mine.openai.azure.com/openai/v1", "resource": "/subscriptions/s/accounts/mine", "tier": "developer"}
+    spec = spec_of(backend={"provider": "azure", "model": "gpt-4.1"}, provider=fields)
+    figures = {"trained_tokens": 1_000, "billed_usd": None, "device": ""}
+    found = option(cost_options(spec, (FEW_SHOT,), "few_shot", CANDIDATE, figures, 60, PRICES, LAPTOP), "candidate, azure gpt-4.1")
+    assert found.hosting_usd_per_month == 0.0
+    assert "costs nothing by the hour, and lives for a day" in found.assumption
+
+
 @pytest.mark.parametrize(("hours", "paid"), [(None, HOURS_PER_MONTH), (10, 10)])
 def test_a_deployment_is_paid_by_the_hour(hours: float | None, paid: float) -> None:
     """Around the clock unless the spec says how long; by the month where the provider bills so."""

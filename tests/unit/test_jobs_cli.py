@@ -166,7 +166,7 @@ def test_a_job_is_cancelled_and_done_again(desk: Desk) -> None:
     """Cancelled once, whoever asks twice; `again` opens another attempt, which the next run submits."""
     desk.pause()
     entry = desk.submit()
-    assert "only a job that failed or was cancelled" in desk.answer("again", entry.key, "--reason", "x", code=2)["message"]
+    assert "only a job that failed, was cancelled or left no model" in desk.answer("again", entry.key, "--reason", "x", code=2)["message"]
     told = desk.answer("cancel", entry.key)
     assert (told["state"], told["status"]) == ("ended", "cancelled")
     assert "cancelled by" in told["history"][-1]["what"]

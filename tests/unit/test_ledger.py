@@ -184,6 +184,18 @@ def test_attempts_follow_each_other(ledger: Ledger) -> None:
     assert ledger.newest(order_of(seed=8)) is None
 
 
+def test_a_job_whose_model_is_never_named_is_done_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once nobody waits for the name any longer, a person may let the order be submitted once more; before, its job is under way."""
+    key = entry_in(ledger, "submitted", order_of()).key
+    nameless = SUCCEEDED.model_copy(update={"model": None})
+    assert ledger.found(key, nameless, "seen").state == "submitted"
+    with pytest.raises(SpecError, match="left no model"):
+        ledger.again(key, "ann", "x")
+    monkeypatch.setattr("prooftune.providers.ledger.NAMED_WITHIN_S", 0.0)
+    assert ledger.found(key, nameless, "seen").state == "ended"
+    assert ledger.again(key, "ann", "the console has no model").order.attempt == 2
+
+
 def test_only_what_failed_is_done_again(ledger: Ledger) -> None:
     """The error names the state, and that of the job where there is one."""
     with pytest.raises(SpecError, match="is succeeded; only a job that failed"):

@@ -74,6 +74,15 @@ def test_each_input_changes_its_part_alone(part: str, changes: dict[str, Any]) -
     assert {name for name in before if before[name] != after[name]} == {part, "sha256"}
 
 
+def test_who_allowed_the_cost_is_in_the_lineage() -> None:
+    """Where a person was asked; the digest covers the answer, and a run of which nobody was asked has none."""
+    said = {"approved": True, "usd": 41.5, "by": "ada", "at": "2026-11-27T10:00:00+00:00", "reason": "worth it"}
+    found = made(approval=said)
+    assert found["approval"] == said
+    assert digest_of(found | {"approval": said | {"by": "bob"}}) != found["sha256"] == digest_of(found)
+    assert "approval" not in made()
+
+
 def test_any_edit_of_a_lineage_shows() -> None:
     """Whatever value is changed by hand, the digest no longer fits."""
     found = made()
@@ -124,3 +133,11 @@ def test_the_environment_names_what_results_depend_on() -> None:
     assert found["libraries"]["python"].startswith("3.")
     assert {"torch", "transformers"} <= set(found["libraries"])
     assert len(found["sha256"]) == 64
+
+
+def test_what_is_kept_elsewhere_is_in_the_lineage() -> None:
+    """A sentence for each who gets data; nothing where nothing leaves, so that such runs' lineages are as they were."""
+    assert "kept_elsewhere" not in made()
+    judged = parse_spec({"name": "toy", "data": {"source": "toy.jsonl"}, "judge": {"provider": "anthropic", "model": "m"}})
+    [kept] = made(spec=judged)["kept_elsewhere"]
+    assert kept.startswith("anthropic (judge) keeps prompts with their answers for at most 30 days")

@@ -21,6 +21,7 @@ from prooftune.economics.managed import (
     beyond_limit,
     check_limit,
     estimate_managed,
+    hosting_usd_per_hour,
     price_of,
     training_meter,
 )
@@ -176,10 +177,36 @@ def test_a_batch_halves_what_it_asks(splits: dict[SplitName, Path]) -> None:
 
 
 def test_what_is_deployed_is_estimated_at_the_full_price(splits: dict[SplitName, Path], tmp_path: Path) -> None:
-    """It is asked directly, also where the base model goes through a batch."""
-    lines = lines_of(estimate_managed(spec_of("azure", options={"batch": True}), splits, prices_with(tmp_path)))
+    """It is asked directly, also where the base model goes through a batch, and the estimate says so."""
+    estimate = estimate_managed(spec_of("azure", options={"batch": True}), splits, prices_with(tmp_path))
+    lines = lines_of(estimate)
     assert {"candidate, read", "baselines, read, by batch"} <= lines.keys()
     assert "candidate, read, by batch" not in lines
+    assert any("asked directly, at the full price" in one for one in estimate.warnings)
+    prices = load_prices(None, date(2026, 3, 2))
+    assert estimate_managed(spec_of(options={"batch": True}), splits, prices).warnings == ()
+
+
+@pytest.mark.parametrize(("tier", "batched"), [("standard", False), ("global_standard", True), ("developer", True)])
+def test_azure_batches_nothing_that_must_stay_in_the_region(
+    tier: str, batched: bool, splits: dict[SplitName, Path], tmp_path: Path
+) -> None:
+    """At tier standard the base model is estimated at the full price, as it is asked, and the estimate says why."""
+    spec = spec_of("azure", options={"batch": True, "tier": tier}, baseline={"ladder": ["zero_shot"]})
+    estimate = estimate_managed(spec, splits, prices_with(tmp_path))
+    assert {"baselines, read, by batch": batched, "baselines, read": not batched}.items() == {
+        name: name in lines_of(estimate) for name in ("baselines, read, by batch", "baselines, read")
+    }.items()
+    assert any("provider.tier: standard keeps data" in one for one in estimate.warnings) != batched
+
+
+@pytest.mark.parametrize(
+    ("provider", "tier", "usd"),
+    [("azure", "standard", 1.70), ("azure", "global_standard", 1.70), ("azure", "developer", 0.0), ("openai", "developer", None)],
+)
+def test_a_lease_tells_what_an_hour_costs(provider: str, tier: str, usd: float | None) -> None:
+    """Azure's developer tier costs nothing by the hour; elsewhere the tier says nothing."""
+    assert hosting_usd_per_hour(spec_of(provider, options={"tier": tier})) == usd
 
 
 @pytest.mark.parametrize(("count", "batched"), [(BATCH_MIN, True), (BATCH_MIN - 1, False)])
@@ -238,6 +265,17 @@ def test_an_estimate_that_is_not_exact_says_why(splits: dict[SplitName, Path], t
     fireworks = estimate_managed(spec_of("fireworks"), splits, prices_with(tmp_path))
     assert any("provider.tokenizer" in warning for warning in fireworks.warnings)
     assert not [one for one in estimate_managed(spec_of(), splits, load_prices(None, TODAY)).warnings if "tokenizer" in one]
+
+
+def test_a_count_that_its_own_tokenizer_does_not_make_exact_says_why(splits: dict[SplitName, Path], tmp_path: Path) -> None:
+    """Nobody knows what Bedrock bills for a row of prompt and completion, whatever tokenizer is named."""
+    meters = {"training": "1M tokens", "input": "1M tokens", "output": "1M tokens", "hosting": "hour"}
+    lines = [f'{meter} = {{ amount = 1.0, unit = "{unit}", source = "mine" }}' for meter, unit in meters.items()]
+    prices = prices_with(tmp_path, '[price."bedrock/llama3-1-8b"]\n' + "\n".join(lines) + "\n")
+    options = {"tokenizer": str(write_tokenizer(tmp_path / "tokenizer"))}
+    found = estimate_managed(spec_of("bedrock", "meta.llama3-1-8b-instruct-v1:0:128k", options=options), splits, prices)
+    assert not found.exact
+    assert any("Bedrock does not publish" in warning for warning in found.warnings)
 
 
 def test_old_prices_are_warned_of(splits: dict[SplitName, Path]) -> None:
@@ -299,6 +337,14 @@ def test_an_estimate_above_the_limit_is_refused_with_both_amounts(splits: dict[S
     check_limit(spec_of(budget={"max_usd": estimate.usd}), estimate)
     with pytest.raises(BudgetExceeded, match=r"budget\.max_usd is \$0\.00; nothing was uploaded"):
         check_limit(spec_of(budget={"max_usd": 0}), estimate)
+
+
+def test_a_reinforcement_tuning_without_a_price_is_refused_with_what_to_add(splits: dict[SplitName, Path]) -> None:
+    """Google publishes no price of Gemini 3.5's: nobody can say what it would cost until one is given."""
+    grader = {"type": "string_check"}
+    spec = spec_of("vertex", "gemini-3.5-flash", objective="reinforcement", options={"grader": grader})
+    with pytest.raises(SpecError, match=r"vertex/gemini-3\.5-flash.*use\.prices"):
+        estimate_managed(spec, splits, load_prices(None, TODAY))
 
 
 def test_a_reinforcement_tuning_has_no_bound(splits: dict[SplitName, Path]) -> None:

@@ -85,9 +85,9 @@ def base_at(server: ChatServer, **options: Any) -> ManagedBase:
 def climb(data: Path, base: ManagedBase, report: Report = no_report, **baseline: Any) -> dict[str, Any]:
     """Run the ladder, three demonstrations at most."""
     splits = [data / f"{name}.jsonl" for name in ("train", "validation", "holdout")]
-    subject = open_base(base, data / "out" / "base_model.answers.jsonl")
     options = Baseline(**{"shots": 3, "choose_on": 0, "ladder": ("zero_shot", "few_shot"), **baseline})
-    return run_baselines(*splits, seal(data), subject, TASK, options, data / "out", report)
+    with open_base(base, LocalStore(data / "store"), data / "out" / "base_model.answers.jsonl") as subject:
+        return run_baselines(*splits, seal(data), subject, TASK, options, data / "out", report)
 
 
 def evaluation(data: Path, name: str) -> Evaluation:
@@ -237,9 +237,9 @@ def forget(data: Path, server: ChatServer, before: Callable[[int], str], after: 
     answers = letters(before), letters(after)
     server.answer = lambda chat: answers[len(server.seen) <= count](chat)
     out, base = data / "out", base_at(server)
-    subject = open_base(base, out / "general.base_model.answers.jsonl")
-    kept = out / "general.candidate.answers.jsonl"
-    figures = ask_forgetting(subject.answerer, lambda: tuned_answerer(base, TUNED, LocalStore(data / "store"), kept), General(), out)
+    store, kept = LocalStore(data / "store"), out / "general.candidate.answers.jsonl"
+    with open_base(base, store, out / "general.base_model.answers.jsonl") as subject:
+        figures = ask_forgetting(subject.answerer, lambda: tuned_answerer(base, TUNED, store, kept), General(), out)
     assert [body["model"] for body in server.asked(CHAT)] == [TUNED.model] * count + ["base"] * count
     found = Forgetting.model_validate_json((out / "forgetting.json").read_bytes())
     assert found.model_dump(mode="json") == figures
@@ -294,8 +294,10 @@ def test_forgetting_that_could_not_be_read_leaves_the_gate_open(data: Path, chat
 
 def test_likelihoods_are_refused_behind_an_api(data: Path, chat_server: ChatServer) -> None:
     """lm-eval's tasks cannot be asked, and nothing is sent to find out."""
-    subject = open_base(base_at(chat_server), data / "out" / "kept.jsonl")
-    with pytest.raises(SpecError, match=r"general\.lm_eval names arc_easy"):
+    with (
+        open_base(base_at(chat_server), LocalStore(data / "store"), data / "out" / "kept.jsonl") as subject,
+        pytest.raises(SpecError, match=r"general\.lm_eval names arc_easy"),
+    ):
         ask_forgetting(subject.answerer, lambda: nullcontext(subject.answerer), General(lm_eval=("arc_easy",)), data / "out")
     assert chat_server.seen == []
 
@@ -435,7 +437,7 @@ def test_a_champion_at_its_provider_is_met(tmp_path: Path, chat_server: ChatServ
     assert (tmp_path / "out" / "champion" / "champion_new.answers.jsonl").exists()
 
 
-@pytest.mark.parametrize("why", ["gone", "no key", "residency"])
+@pytest.mark.parametrize("why", ["gone", "no key", "residency", "retention"])
 def test_a_champion_that_cannot_be_asked_is_a_reason(
     why: str, tmp_path: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,9 +449,14 @@ def test_a_champion_that_cannot_be_asked_is_a_reason(
     elif why == "no key":
         monkeypatch.delenv("OPENAI_API_KEY")
     else:
-        options = {"residency": "eu"}
+        options = {"residency": "eu"} if why == "residency" else {"max_retention_days": 7}
     found = meeting.meet(**options)
-    told = {"gone": "The model does not exist", "no key": "OPENAI_API_KEY is not set", "residency": "must stay in eu"}[why]
+    told = {
+        "gone": "The model does not exist",
+        "no key": "OPENAI_API_KEY is not set",
+        "residency": "must stay in eu",
+        "retention": "may be kept for 7 days",
+    }[why]
     assert found.reason.startswith("ft:base:1 at openai does not answer: ")
     assert told in found.reason
     assert (found.rivals, meeting.opened) == ((), 0)

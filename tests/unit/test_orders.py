@@ -119,3 +119,7 @@ def test_runs_that_wait_are_found_until_they_went_on() -> None:
     store.objects[f"{FOLDER}triage-1.json"] = b"{}"
     with pytest.raises(IntegrityError, match="triage-1"):
         list(read_waiting(store))
+    wait(store, spec_of(), "triage-2", "prooftune-0c", "f" * 64)
+    unreadable: dict[str, str] = {}
+    assert [one.run for one in read_waiting(store, unreadable)] == ["triage-2"]
+    assert "run Field required" in unreadable["triage-1"]

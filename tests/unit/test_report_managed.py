@@ -15,6 +15,7 @@ from prooftune.report.html import write_report
 from prooftune.report.managed import approval_sentence, bill_sentence, bill_table, whereabouts
 from prooftune.report.money import money_sentence
 from prooftune.report.tables import training_settings
+from prooftune.report.technical_file import technical_file
 from prooftune.report.view import RunView, load_view
 from tests.fixtures_managed import BILL, ESTIMATE, KEY, MODELS, make_managed_view
 from tests.fixtures_report import HOSTILE, Page, make_view
@@ -128,6 +129,14 @@ def test_what_a_run_without_a_job_says(tmp_path: Path) -> None:
     assert approval_sentence(make_view()) == bill_sentence(make_view()) == whereabouts(make_view()) == ""
     unasked = view.model_copy(update={"approval": None})
     assert approval_sentence(unasked) == "Nobody had to approve it: budget.approve_above_usd is $20."
+
+
+def test_what_is_kept_at_the_provider_is_told(tmp_path: Path) -> None:
+    """As the lineage has it, so that a later table changes no report."""
+    kept = "openai (backend) keeps uploaded files until they are deleted (a source, 2026-11-26)."
+    view = make_managed_view().model_copy(update={"lineage": {"kept_elsewhere": [kept]}})
+    assert kept in page_of(view, tmp_path).text
+    assert kept in technical_file(view)
 
 
 def test_hostile_text_does_nothing(tmp_path: Path) -> None:

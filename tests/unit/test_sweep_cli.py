@@ -55,7 +55,7 @@ def test_deployments_are_swept(azure: Desk) -> None:
     }
     assert found["prooftune-dead"]["usd_per_hour"] == 1.7
     screen = azure.screen("sweep")
-    for words in ("left by a dead run", "in use", "of another store", "1.70", "prooftune jobs sweep --remove --store"):
+    for words in ("left by a dead run", "in use", "no lease in this store", "1.70", "prooftune jobs sweep --remove --store"):
         assert words in screen
     assert azure.here.api.state()["deployments"] == 3
     screen = azure.screen("sweep", "--remove")

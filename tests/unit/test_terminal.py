@@ -176,10 +176,12 @@ def test_a_plan_without_seconds_says_why(capsys: pytest.CaptureFixture[str]) -> 
             "seconds_note": "not here",
             "cost_usd": 0.0,
             "cost_reason": "local",
+            "kept": ["openai (judge) keeps prompts."],
             "warnings": [],
         }
     )
     text = seen(capsys)
+    assert "openai (judge) keeps prompts." in text
     assert "train train ?" in text
     assert "unknown: not here" in text
     assert "about 10" in text
@@ -202,6 +204,7 @@ def test_a_managed_plan_shows_the_money(capsys: pytest.CaptureFixture[str]) -> N
         "seconds_note": "it takes its time",
         "estimate": {"lines": [line, hour], "usd": 3.632995, "longest_usd": 5.1, "warnings": ["old prices"]},
         "limits": limits | {"monthly_usd": 500, "project": "default"},
+        "kept": ["openai (backend) keeps files."],
         "warnings": [],
     }
     terminal.plan(answer)
@@ -214,6 +217,7 @@ def test_a_managed_plan_shows_the_money(capsys: pytest.CaptureFixture[str]) -> N
     assert "✗ above budget.max_usd, $3: a run would be refused" in text
     assert "a person has to say yes within 24 hours" in text
     assert "! old prices" in text
+    assert "openai (backend) keeps files." in text
     terminal.plan(answer | {"limits": answer["limits"] | {"allowed": True, "needs_approval": False, "approve_above_usd": None}})
     assert "nobody has to approve it: budget.approve_above_usd is null" in seen(capsys)
 
@@ -237,7 +241,7 @@ def test_without_a_terminal_progress_is_plain_lines(tell: Any, capsys: pytest.Ca
         monkeypatch.setattr(flows.live.time, "monotonic", lambda: 1e9)
         tell(("train", Progress(done=2, total=9, unit="steps", text="loss 2.0\x1b[2J")))
         tell(StageFinished("train", 12.3, cached=False))
-        tell(Said("The server is away."))
+        tell(Said("The server is away.\x1b[2J"))
         tell(StageFinished("gate", 0.3, cached=True))
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -245,7 +249,7 @@ def test_without_a_terminal_progress_is_plain_lines(tell: Any, capsys: pytest.Ca
         "train: started",
         "train: 2/9 steps · loss 2.0⟨U+001B⟩[2J",
         "train: done in 12.3 s",
-        "The server is away.",
+        "The server is away.⟨U+001B⟩[2J",
         "gate: already done",
     ]
 
@@ -277,7 +281,7 @@ def test_on_a_terminal_each_stage_has_a_line(tell: Any, monkeypatch: pytest.Monk
             tell(StageStarted("ingest"))
             tell(StageFinished("ingest", 0.3, cached=True))
             tell(StageFinished("split", 0.3, cached=False))
-            tell(Said("The server is away."))
+            tell(Said("The server is away.\x1b[2J"))
             tell(("train", Progress(done=12, total=56, unit="steps", text="loss 0.154, validation 0.417")))
             raise RuntimeError
 

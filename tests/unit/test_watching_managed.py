@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fixtures_watched import BY_THE_HOUR, HOLDOUT, Watched, crown, fail_half_way, questions_of, today
 from fixtures_watching import drop, promoted, rows, spec_of
+from prefect.tasks import Task
 
 from prooftune.spec import Store
 from prooftune.storage.objects import open_store
@@ -15,7 +16,7 @@ from prooftune.watching.nightly import evaluate_again
 from prooftune.watching.quality import look_at_quality
 from prooftune.watching.signals import Signal
 from tasks.policies import GPU
-from tasks.watching import queue_of
+from tasks.watching import asked_again
 
 pytest_plugins = ["fixtures_watched"]
 
@@ -42,10 +43,12 @@ def test_only_a_champion_on_this_machine_waits_for_its_gpu(watched: Watched, tmp
     (tmp_path / "here").mkdir()
     drop(tmp_path / "here", "a.jsonl", rows(40))
     promoted(open_store(here.store), here, tmp_path / "here")
-    for gpu, waits in ((None, ()), ("/usr/bin/nvidia-smi", (GPU,))):
-        monkeypatch.setattr("shutil.which", lambda name, gpu=gpu: gpu)
-        assert (queue_of(at_provider), queue_of(here)) == ((), waits)
-    assert queue_of(here.model_copy(update={"name": "untrained"})) == ()
+    waits: list[set[str]] = []
+    monkeypatch.setattr(Task, "__call__", lambda task, spec: waits.append(task.tags))
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    for spec in (at_provider, here, here.model_copy(update={"name": "untrained"})):
+        asked_again(spec)
+    assert waits == [set(), {GPU}, set()]
 
 
 def test_a_model_that_its_provider_made_worse_is_a_signal(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

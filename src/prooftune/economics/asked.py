@@ -14,6 +14,7 @@ from prooftune.data.counting import Counter
 from prooftune.economics.billable import billable_counter
 from prooftune.economics.estimate import PASSAGE_TOKENS
 from prooftune.evaluation.answers.api_answerer import ROOM_TO_THINK
+from prooftune.providers.batches import batches_base
 from prooftune.spec import RunSpec
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, SplitName
@@ -111,9 +112,10 @@ def _asked(
 def _through_batch(spec: RunSpec, questions: int, *, tuned: bool = False) -> bool:
     """Return whether so many questions go through the provider's batch API.
 
-    What is deployed is asked directly: its deployment would be paid for while a batch waits. Bedrock batches ``BATCH_MIN`` or more.
+    What is tuned and deployed is asked directly: its deployment would be paid for while a batch waits. Bedrock batches ``BATCH_MIN`` or
+    more.
     """
-    if not spec.provider.batch or (tuned and spec.backend.provider in DEPLOYED):
+    if not batches_base(spec.backend.provider, spec.provider) or (tuned and spec.backend.provider in DEPLOYED):
         return False
     if spec.backend.provider != "bedrock":
         return True

@@ -4,8 +4,9 @@
 provider, model                     exact  how
 ==================================  =====  =====================================================================================
 OpenAI and Azure, GPT-4o and later  yes    ``o200k_base``; 3 tokens a message, its role and its text, and 3 a row [1]
-Together, Fireworks; Llama on       yes    the open model's own tokenizer and chat template, which ``provider.tokenizer`` names
-Bedrock
+Together, Fireworks; Llama 3.2 and  yes    the open model's own tokenizer and chat template, which ``provider.tokenizer`` names
+3.3 on Bedrock
+Llama 3.1 on Bedrock                no     the same on prompt and completion as one turn; what Bedrock puts around them is not published
 all others                          no     ``UpperCounter``: from characters
 ==================================  =====  =====================================================================================
 
@@ -21,11 +22,17 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prooftune.data.counting import Counter, OpenAICounter, TokenizerCounter
 from prooftune.economics.lengths import TOKENS_PER_TURN
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, Frozen, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from prooftune.providers.bedrock_models import Form
 
 LETTERS_PER_TOKEN = 3.0
 """Letters and spaces of English that make a token, at least. Google says 4 for Gemini (https://ai.google.dev/gemini-api/docs/tokens),
@@ -41,7 +48,7 @@ class Billable(Frozen):
 
     tokens: int
     exact: bool
-    """False = an estimate, meant to be too high."""
+    """False = an estimate, meant to be too high; of rows of prompt and completion one that nobody can compare."""
     how: str
     """How they were counted, in a few words."""
 
@@ -68,6 +75,25 @@ class UpperCounter:
     """The same estimate."""
 
 
+class BedrockCounter(TokenizerCounter):
+    """Counts a row as it is sent to Bedrock, with an open model's own tokenizer and chat template.
+
+    Of a row of prompt and completion no source says how it is put to the model and counted, and Bedrock tells no billed tokens: it is
+    counted as one turn, and that is no exact count.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: Form) -> None:
+        super().__init__(tokenizer)
+        self._form = form
+        self.exact = form != "completion"
+
+    def conversation_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the chat template makes of the turns that the row holds."""
+        from prooftune.providers.bedrock_rows import as_written
+
+        return super().conversation_tokens(as_written(messages, self._form))
+
+
 def openai_tokens(messages: Sequence[Message]) -> int:
     """Return what OpenAI and Azure bill for a conversation: 3 tokens a message, its role and its text, and 3 for the row [1]."""
     return OpenAICounter().conversation_tokens(messages)
@@ -86,8 +112,16 @@ def billable_counter(provider: str, model: str, tokenizer_folder: Path | None) -
     if tokenizer_folder is not None and is_open(provider, model):
         from prooftune.models.loading import load_tokenizer
 
-        return TokenizerCounter(load_tokenizer(tokenizer_folder))
+        tokenizer = load_tokenizer(tokenizer_folder)
+        return BedrockCounter(tokenizer, _bedrock_form(model)) if provider == "bedrock" else TokenizerCounter(tokenizer)
     return UpperCounter()
+
+
+def _bedrock_form(model: str) -> Form:
+    from prooftune.providers.bedrock_models import family_of
+
+    family = family_of(model)
+    return family.form if family is not None else "conversation"
 
 
 def is_open(provider: str, model: str) -> bool:
@@ -123,6 +157,8 @@ def how_of(counter: Counter) -> str:
         return "o200k_base, 3 tokens a message and 3 a row"
     if counter.exact:
         return "the base model's own tokenizer and chat template"
+    if isinstance(counter, BedrockCounter):
+        return "the base model's own tokenizer, prompt and completion as one turn; Bedrock does not publish what it puts around them"
     return f"an upper estimate: {LETTERS_PER_TOKEN:g} letters or a sign to a token, {TOKENS_PER_TURN} tokens a message"
 
 

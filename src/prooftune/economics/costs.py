@@ -86,7 +86,7 @@ def cost_options(
     if own is None:
         tuned = served_here(candidate, _requests(candidate, spec), _wrong(candidate, spec), spec.use, hour, train_seconds)
     else:
-        tuned = tuned_there(own, candidate, train_figures, _wrong(candidate, spec), spec.use, prices)
+        tuned = tuned_there(own, candidate, train_figures, _wrong(candidate, spec), spec.use, prices, spec.provider)
     trained_tokens = train_figures["trained_tokens"]
     managed = [] if trained_tokens is None else list(_managed(spec, in_use, candidate, float(trained_tokens), prices, own))
     pairs = _pairs([tuned, *managed], prompted.get(best))
@@ -168,7 +168,7 @@ def _managed(
         prompted = served_by_api(in_use, offer, _wrong(in_use, spec), prices, NOT_MEASURED)
         if prompted is not None:
             yield prompted
-        yield tuned_by(offer, candidate, trained_tokens, _wrong(candidate, spec), spec.use, prices)
+        yield tuned_by(offer, candidate, trained_tokens, _wrong(candidate, spec), spec.use, prices, spec.provider)
 
 
 def _pairs(served: Sequence[Served], now: Served | None) -> list[tuple[Served, Served]]:

@@ -15,11 +15,12 @@ from pathlib import Path
 from prooftune.data.counting import Counter
 from prooftune.data.lines import read_lines
 from prooftune.economics.asked import DEPLOYED, Asked, asked_by
-from prooftune.economics.billable import billable_counter, conversations, how_of, is_open
-from prooftune.economics.offers import offer_of
+from prooftune.economics.billable import UpperCounter, billable_counter, conversations, how_of, is_open
+from prooftune.economics.offers import hosted_free, offer_of
 from prooftune.economics.prices import BATCH_SHARE, Meter, Price, PriceList, load_prices
 from prooftune.economics.spending import BudgetExceeded
 from prooftune.errors import SpecError
+from prooftune.providers.batches import batches_base
 from prooftune.spec import RunSpec
 from prooftune.types import Example, Frozen, SplitName
 
@@ -150,11 +151,13 @@ def price_of(prices: PriceList, offer: str, meter: Meter) -> float:
 
 
 def hosting_usd_per_hour(spec: RunSpec) -> float | None:
-    """Return what a deployment of the tuned model costs while it runs; None = nothing by the hour.
+    """Return what a deployment of the tuned model costs while it runs; None = the price list has no price of an hour.
 
     Raises:
         SpecError: the price list has no entry for the model.
     """
+    if hosted_free(spec.backend.provider, spec.provider):
+        return 0.0
     prices = load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today())
     price = prices.find(offer_of(spec.backend.provider, spec.backend.model, prices), "hosting")
     return price.amount if price is not None and price.unit == "hour" else None
@@ -172,12 +175,9 @@ def _add_asked(bill: _Lines, asked: Asked) -> None:
 
 
 def _add_hosting(bill: _Lines, spec: RunSpec, offer: str) -> None:
-    """Add the place that the tuned model answers from. Azure's developer tier has none to pay for.
-
-    Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-cost-management.
-    """
+    """Add the place that the tuned model answers from."""
     provider = spec.backend.provider
-    if provider not in DEPLOYED or (provider == "azure" and spec.provider.tier == "developer"):
+    if provider not in DEPLOYED or hosted_free(provider, spec.provider):
         return
     if _needed(bill.prices, offer, "hosting").unit == "hour":
         bill.add("hosting, for the evaluation", HOSTING_HOURS, offer, "hosting")
@@ -241,14 +241,31 @@ def _tokenizer(spec: RunSpec) -> Path | None:
 def _warnings(spec: RunSpec, bill: _Lines, counter: Counter) -> Iterator[str]:
     if stale := bill.prices.stale(bill.used):
         yield stale
-    if not counter.exact and is_open(spec.backend.provider, spec.backend.model):
-        yield f"Tokens are {how_of(counter)}; name the base model's tokenizer in provider.tokenizer, and they are exact."
+    if isinstance(counter, UpperCounter) and is_open(spec.backend.provider, spec.backend.model):
+        yield f"Tokens are {how_of(counter)}; name the base model's tokenizer in provider.tokenizer, and it counts them."
+    elif not counter.exact and is_open(spec.backend.provider, spec.backend.model):
+        yield f"Tokens are counted by {how_of(counter)}: the bill may differ."
     elif not counter.exact:
         yield f"{spec.backend.provider} publishes no tokenizer of {spec.backend.model}: tokens are {how_of(counter)}."
+    yield from _asked_directly(spec)
     if spec.backend.objective == "reinforcement":
         yield "A reinforcement tuning is billed by what it generates, or by time: the line of training is no bound."
     if (judge := _unpriced_judge(spec, bill.prices)) is not None:
         yield f"The judge {judge} answers at judge.base_url and has no price; what it costs is not in the estimate."
+
+
+def _asked_directly(spec: RunSpec) -> Iterator[str]:
+    """Say who is asked at the full price although ``provider.batch`` is set."""
+    provider = spec.backend.provider
+    if not spec.provider.batch:
+        return
+    if not batches_base(provider, spec.provider):
+        yield (
+            "provider.tier: standard keeps data in the resource's region, and Azure works batches off anywhere: the base model is asked "
+            "directly, at the full price."
+        )
+    if provider in DEPLOYED:
+        yield "The tuned model answers from a deployment, so it is asked directly, at the full price, whatever provider.batch says."
 
 
 def _unpriced_judge(spec: RunSpec, prices: PriceList) -> str | None:

@@ -14,6 +14,7 @@ import re
 
 from prooftune.economics.prices import PriceList, class_of
 from prooftune.errors import SpecError
+from prooftune.spec import Provider
 
 _VERSION = re.compile(r"([-@:](\d{4}-\d\d-\d\d|\d+k?|v\d+|default|latest|instruct|reference|base|it|hf))*")
 
@@ -34,6 +35,14 @@ def offer_of(provider: str, model: str, prices: PriceList) -> str:
             f'[price."{provider}/{model}"] with training, input, output, tuned_input and tuned_output to a file, and name it in use.prices'
         )
     return found
+
+
+def hosted_free(provider: str, options: Provider) -> bool:
+    """Whether the place that a tuned model answers from costs nothing by the time: at Azure's developer tier, where it lives for a day.
+
+    Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-cost-management.
+    """
+    return provider == "azure" and options.tier == "developer"
 
 
 def names(name: str, model: str) -> bool:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prooftune.economics.machine import MachineHour
+from prooftune.economics.offers import hosted_free
 from prooftune.economics.prices import Meter, Price, PriceList
 from prooftune.evidence import Option
-from prooftune.spec import Use
+from prooftune.spec import Provider, Use
 from prooftune.types import Evaluation
 
 HERE = "this machine"
@@ -96,12 +97,15 @@ _PROMPTED: tuple[Meter, ...] = ("input", "output")
 _TUNED: tuple[Meter, ...] = ("tuned_input", "tuned_output", "training", "hosting")
 
 
-def tuned_by(offer: str, candidate: Evaluation, trained_tokens: float, wrong: float | None, use: Use, prices: PriceList) -> Served:
+def tuned_by(
+    offer: str, candidate: Evaluation, trained_tokens: float, wrong: float | None, use: Use, prices: PriceList, options: Provider
+) -> Served:
     """Tune and serve with a managed provider, with the tokens that were trained and generated here."""
     meters = prices.price[offer]
     tokens: dict[Meter, float] = {"tuned_input": candidate.prompt_tokens_mean, "tuned_output": candidate.answer_tokens_mean}
     per_request = sum(count * meters[meter].amount for meter, count in tokens.items() if meter in meters) / 1e6
-    hosting, place = _hosting(meters.get("hosting"), use)
+    free = hosted_free(offer.partition("/")[0], options)
+    hosting, place = (0.0, FREE) if free else _hosting(meters.get("hosting"), use)
     option = Option(
         name=name_of(candidate, offer),
         tuned=True,
@@ -117,17 +121,28 @@ def tuned_by(offer: str, candidate: Evaluation, trained_tokens: float, wrong: fl
 
 
 def tuned_there(
-    offer: str, candidate: Evaluation, train_figures: Mapping[str, Any], wrong: float | None, use: Use, prices: PriceList
+    offer: str,
+    candidate: Evaluation,
+    train_figures: Mapping[str, Any],
+    wrong: float | None,
+    use: Use,
+    prices: PriceList,
+    options: Provider,
 ) -> Served:
     """The candidate at the provider that tuned it: its own bill, its own answers."""
     tokens, billed = train_figures["trained_tokens"], train_figures["billed_usd"]
-    served = tuned_by(offer, candidate, float(tokens or 0), wrong, use, prices)
+    served = tuned_by(offer, candidate, float(tokens or 0), wrong, use, prices, options)
     unknown = "" if tokens is not None or billed is not None else "The provider does not say what it trained, so tuning is not in it."
-    update: dict[str, Any] = {"measured": True, "assumption": unknown} | ({} if billed is None else {"tuning_usd": billed})
+    place = FREE if hosted_free(offer.partition("/")[0], options) else ""
+    update: dict[str, Any] = {"measured": True, "assumption": f"{unknown}{place}".strip()} | (
+        {} if billed is None else {"tuning_usd": billed}
+    )
     return replace(served, option=served.option.model_copy(update=update))
 
 
 NOT_MEASURED = "Not measured: its tokenizer is taken to give as many tokens, and its answers to be as good, as the model's here."
+
+FREE = " Its deployment costs nothing by the hour, and lives for a day."
 
 
 def _hosting(price: Price | None, use: Use) -> tuple[float, str]:

@@ -68,6 +68,8 @@ class Provider(Frozen):
     """Where training and serving can be confined to; empty = no source says so."""
     last_job: date | None = None
     """No new training is accepted after this day; None = no end is known."""
+    kept_days: Annotated[int, Field(ge=0)] | None = None
+    """Days that it may keep what it is sent, by your contract with it; None = as it does by default."""
     source: str
 
 

@@ -26,12 +26,13 @@ from prooftune.evaluation.answers.managed import ManagedBase, tuned_answerer
 from prooftune.evaluation.answers.subject import open_candidate
 from prooftune.evaluation.candidate import Open
 from prooftune.evaluation.champion_files import UNUSABLE, ChampionFiles, champion_files
+from prooftune.evaluation.champion_rules import why_not_sent
 from prooftune.evaluation.gate.comparison import compare, pair_up
 from prooftune.evaluation.metrics import score
 from prooftune.evaluation.scoring import evaluate, open_unsealed_contest
 from prooftune.evidence import Champion, Rival
 from prooftune.models.loading import load_tokenizer
-from prooftune.spec import RunSpec, Task
+from prooftune.spec import Data, RunSpec, Task
 from prooftune.storage.objects import ObjectStore
 from prooftune.training.encoding import with_system
 from prooftune.types import Example, Frozen, Message, Prediction, Report, no_report
@@ -119,7 +120,7 @@ def evaluate_against_champion(
     comparison, and its answers are an empty file. ``candidate`` opens the candidate, ``counter`` is its base model's.
 
     A champion that cannot be used ends in a ``reason`` instead of comparisons: by now the training is paid for. So does one at a provider
-    that no longer answers, or that the new holdout must not be sent to.
+    that no longer answers, or that the new holdout must not be sent to, and one whose holdout must not be sent to the candidate.
 
     Raises:
         IntegrityError: the candidate's holdout is not the one that was sealed.
@@ -134,11 +135,13 @@ def evaluate_against_champion(
     if rival.holdout_sha256 == holdout_sha256:
         same = compared("new", holdout_sha256, theirs, ours, spec, seen=0)
         return _write(Champion(run_id=champion, rivals=tuple(same), same_holdout=True), out)
+    if why := why_not_sent(rival.spec.data, rival.holdout, spec):
+        return _write(Champion(run_id=champion, reason=f"the candidate may not be asked its holdout: {why}"), out)
     asked = _Asked(tuple(read_lines(train, Example)), spec.task, out / FOLDER, report)
     asked.out.mkdir(exist_ok=True)
     known = [*_texts_of(rival.train, Learnt), *(_texts_of(rival.validation, Learnt) if rival.validation else [])]
     try:
-        contender = open_champion(rival, store, spec.data.residency, asked.out)
+        contender = open_champion(rival, store, spec.data, holdout, asked.out)
         champions, seen_by_champion = _answers(contender, asked, holdout, holdout_sha256, known)
     except StoreUnavailable:
         raise
@@ -221,8 +224,8 @@ def _user_text(messages: Sequence[Message]) -> str:
     return "\n".join(message.content for message in messages if message.role == "user")
 
 
-def open_champion(rival: ChampionFiles, store: ObjectStore, residency: str | None, out: Path, name: str = "champion_new") -> Contender:
-    """Return the champion on this machine or at its provider, to be asked what must stay in ``residency``.
+def open_champion(rival: ChampionFiles, store: ObjectStore, rules: Data, holdout: Path, out: Path, name: str = "champion_new") -> Contender:
+    """Return the champion on this machine or at its provider, to be asked a holdout that is under ``rules``.
 
     ``out`` keeps a provider's answers as they come.
 
@@ -232,9 +235,8 @@ def open_champion(rival: ChampionFiles, store: ObjectStore, residency: str | Non
     """
     backend, system = rival.spec.backend, rival.spec.task.system
     if rival.managed is not None:
-        allowed = rival.spec.data.residency
-        if residency not in (None, allowed):
-            raise SpecError(f"its run kept to data.residency {allowed}, and the new holdout must stay in {residency}")
+        if why := why_not_sent(rules, holdout, rival.spec):
+            raise SpecError(why)
         base = ManagedBase.of(rival.spec, {}, _usd_per_hour(rival.spec))
         return Contender(name, partial(tuned_answerer, base, rival.managed, store, out / f"{name}.answers.jsonl"), base.counter, system)
     tokenizer = load_tokenizer(rival.base, trust_remote_code=backend.trust_remote_code)

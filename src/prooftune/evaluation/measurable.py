@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 from prooftune.data.lines import read_lines
-from prooftune.economics.policy import check_residency
+from prooftune.economics.policy import check_policy
+from prooftune.economics.prices import load_prices
 from prooftune.evaluation.gate import check_gate_metrics
 from prooftune.evaluation.gate.slices import check_slices
 from prooftune.evaluation.general import check_askable
@@ -17,16 +20,18 @@ from prooftune.spec import RunSpec
 from prooftune.types import Example
 
 
-def check_measurable(spec: RunSpec, holdout: Path) -> None:
-    """Check metrics, slices, judge, human labels, lm-eval tasks, keys and residency.
+def check_measurable(spec: RunSpec, holdout: Path, findings: Mapping[str, int]) -> None:
+    """Check metrics, slices, judge, human labels, lm-eval tasks, keys, and that the data may go where they would.
+
+    ``findings`` counts what validation found, by code.
 
     Raises:
-        SpecError: a metric lacks its option, a model sits where the data must not go, or lm-eval's tasks are wanted of a managed model.
+        SpecError: a metric lacks its option, a provider may not get the data, or lm-eval's tasks are wanted of a managed model.
         DataError: a metric scores no held-out target, a column to slice by is not there, human labels cannot be read, or lm-eval knows no
             such task.
         EnvironmentLacks: a custom metric, a key or the package lm-eval is missing.
     """
-    check_residency(spec)
+    check_policy(spec, load_prices(Path(spec.use.prices) if spec.use.prices else None, date.today()), findings)
     check_metrics((spec.task.metric, *spec.task.metrics, *spec.gate.metrics), spec.task)
     check_slices(holdout, spec.task)
     targets = [example.target for example in read_lines(holdout, Example)]

@@ -1,20 +1,21 @@
 """Azure OpenAI's fine-tuning: OpenAI's API at the address of a resource, and deployments through Azure's management API.
 
 What differs from OpenAI: files begin with a byte-order mark, jobs have a training type, lists of jobs may know no metadata, and nothing
-answers without a deployment, not even a base model.
-Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning.
+answers without a deployment, not even a base model. Batches go to a deployment of another kind, which answers nothing directly and which
+tuned models cannot have.
+Sources: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning and …/how-to/batch.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from prooftune.errors import EnvironmentLacks, SpecError
 from prooftune.providers.azure_management import AccountModel, DeploymentAnswer, Management
 from prooftune.providers.chat import ChatModel
+from prooftune.providers.openai import OpenAIChat
 from prooftune.providers.openai_answers import CheckpointAnswer
 from prooftune.providers.openai_rows import Rules
 from prooftune.providers.openai_tuning import FAMILIES, STATUSES, OpenAITuner, family_of
@@ -36,9 +37,11 @@ SKUS = {"standard": "standard", "global_standard": "globalstandard", "developer"
 """Of a tuned model's deployment. What answers at the developer tier lives for 24 hours and is billed by the token alone."""
 CAPACITY = 50
 """In thousands of tokens a minute; a limit of the rate, not a price."""
+BATCH_SKU = "GlobalBatch"
+BATCH_CAPACITY = 5_000
+"""In thousands of tokens that may wait at once; no price either. The least that Azure grants a paying subscription is tens of millions.
+Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch#batch-quota."""
 SUFFIX_MAX = 40
-BASE_READY_WITHIN_S = 600.0
-BASE_POLL_S = 2.0
 FAILED = ("Failed", "Canceled", "Disabled")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,63}")
 _VERSIONED = re.compile(r"(?P<name>.+)-(?P<version>\d{4}-\d{2}-\d{2})")
@@ -87,14 +90,12 @@ class AzureTuner(OpenAITuner):
             raise SpecError(
                 f"{name!r} cannot be the name of a deployment; Azure takes 2 to 64 letters, digits, dots, dashes and underscores"
             )
-        tier = self.options.tier
         if _TUNED.fullmatch(model):
-            sku, what = SKUS[tier], {"name": model, "version": "1"}
+            sku, what = {"name": SKUS[self.options.tier], "capacity": CAPACITY}, {"name": model, "version": "1"}
         else:
             base, version = split_version(model)
-            sku = SKUS["global_standard" if tier == "developer" else tier]  # the developer tier is for tuned models alone
-            what = {"name": base} | ({"version": version} if version else {})
-        body = {"sku": {"name": sku, "capacity": CAPACITY}, "properties": {"model": {"format": "OpenAI", **what}}}
+            sku, what = self._base_sku(), {"name": base} | ({"version": version} if version else {})
+        body = {"sku": sku, "properties": {"model": {"format": "OpenAI", **what}}}
         made = self.management.deploy(name, body)
         if made.properties.state in FAILED:
             raise EnvironmentLacks(f"Azure's deployment {name} of {model} is {made.properties.state}; its page in the portal says why")
@@ -108,22 +109,10 @@ class AzureTuner(OpenAITuner):
         """Delete a deployment; one that is gone is fine."""
         self.management.delete(name)
 
-    def chat(self, model: str) -> ChatModel:
-        """Return the client of a deployment, or of a base model, for which one is made that bills by the token and nothing by the hour.
-
-        Raises:
-            EnvironmentLacks: Azure could not make it.
-        """
-        if model.startswith(f"{MARK}-"):
-            return super().chat(model)
-        name = f"{MARK}-base-{re.sub(r'[^A-Za-z0-9.-]', '-', model)}"[:64]
-        found, started = self.deploy(model, name), time.monotonic()
-        while found is not None and not found.ready:
-            if time.monotonic() - started > BASE_READY_WITHIN_S:
-                raise EnvironmentLacks(f"Azure's deployment {name} of {model} is {found.told}; its page in the portal says why")
-            time.sleep(BASE_POLL_S)
-            found = next((one for one in self.deployments() if one.name == name), found)
-        return super().chat(name)
+    def _base_sku(self) -> dict[str, Any]:
+        tier = self.options.tier
+        # The developer tier is for tuned models alone.
+        return {"name": SKUS["global_standard" if tier == "developer" else tier], "capacity": CAPACITY}
 
     def _body(self, order: Order, files: Files) -> dict[str, Any]:
         return super()._body(order, files) | {"extra_body": {"trainingType": TRAINING_TYPES[self.options.tier]}}
@@ -136,6 +125,22 @@ class AzureTuner(OpenAITuner):
 
     def _checkpoint(self, saved: CheckpointAnswer) -> str:
         return saved.id
+
+
+class AzureBatchTuner(AzureTuner):
+    """The same resource, where a base model is deployed to take batches."""
+
+    def __init__(self, options: Provider, direct: str) -> None:
+        """``direct`` is the base model's deployment that answers directly: the first question, and what a batch leaves unanswered."""
+        super().__init__(options)
+        self._direct = direct
+
+    def chat(self, model: str) -> ChatModel:
+        """Return the client of the base model whose batches go to this deployment."""
+        return OpenAIChat(self._direct, self._key, self.address, self.provider, batches_at=model)
+
+    def _base_sku(self) -> dict[str, Any]:
+        return {"name": BATCH_SKU, "capacity": BATCH_CAPACITY}
 
 
 def split_version(model: str) -> tuple[str, str | None]:

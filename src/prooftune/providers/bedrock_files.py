@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from prooftune.errors import IntegrityError, SpecError
+from prooftune.errors import EnvironmentLacks, IntegrityError, SpecError
 from prooftune.storage.s3_client import Connection
 
 TIMEOUT_S = 60.0
 """Without a byte from the server."""
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<path>[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*)?/?)?")
 """What Bedrock takes for an S3 URI."""
+_REGION = "x-amz-bucket-region"
+"""Header with the bucket's region; S3 sends it with refusals too.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html"""
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 
 
@@ -24,6 +29,28 @@ class Bucket:
         self.name, self.prefix = split(uri)
         self.uri = f"s3://{self.name}/{self.prefix}"
         self._requests = Connection(self.uri, "provider.bucket", timeout=TIMEOUT_S).requests
+
+    def location(self) -> str:
+        """Return the region in which the bucket lies.
+
+        Raises:
+            EnvironmentLacks: there is no such bucket, no right to ask, or a server that does not say.
+            TransientError: no full answer came.
+        """
+        with self._requests("ask where the bucket is") as s3:
+            try:
+                headers, status = _answer(s3.head_bucket(Bucket=self.name))
+            except s3.exceptions.ClientError as error:
+                headers, status = _answer(error.response)
+                if _REGION not in headers and status != 403:
+                    raise
+        if region := headers.get(_REGION):
+            return region
+        what = "may not ask" if status == 403 else "were not told"
+        raise EnvironmentLacks(
+            f"{self.uri}: the credentials {what} where the bucket is, and data.residency makes that matter; grant them s3:ListBucket on "
+            f"arn:aws:s3:::{self.name}, or name another bucket in provider.bucket"
+        )
 
     def put(self, path: Path, name: str) -> str:
         """Upload a file under a name of ours and return its URI. One that is there with the same bytes is not uploaded again.
@@ -73,6 +100,12 @@ class Bucket:
     def _read(self, bucket: str, key: str) -> bytes:
         with self._requests(f"read {key}") as s3:
             return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def _answer(response: Mapping[str, Any]) -> tuple[Mapping[str, str], int]:
+    """Return headers and status of an answer or a refusal."""
+    found = response["ResponseMetadata"]
+    return found["HTTPHeaders"], found["HTTPStatusCode"]
 
 
 def split(uri: str) -> tuple[str, str]:

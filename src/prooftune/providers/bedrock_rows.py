@@ -91,7 +91,8 @@ def _conversation(messages: Sequence[Message]) -> dict[str, Any]:
 
 
 def _completion(messages: Sequence[Message]) -> dict[str, Any]:
-    return {"prompt": "\n\n".join(message.content for message in messages[:-1]), "completion": messages[-1].content}
+    prompt, completion = as_written(messages, "completion")
+    return {"prompt": prompt.content, "completion": completion.content}
 
 
 def _reinforcement(messages: Sequence[Message]) -> dict[str, Any]:
@@ -115,6 +116,16 @@ def turns_of(messages: Sequence[Message]) -> list[tuple[str, list[str]]]:
     """Return role and texts of each turn: messages of one role in a row are one turn, since turns alternate."""
     spoken = [message for message in messages if message.role != "system"]
     return [(role, [message.content for message in group]) for role, group in groupby(spoken, key=lambda message: message.role)]
+
+
+def as_written(messages: Sequence[Message], form: Form) -> tuple[Message, ...]:
+    """Return the messages that a supervised row holds: for ``completion`` one prompt, the system text at its head, and one answer."""
+    if form == "completion":
+        return Message(role="user", content="\n\n".join(message.content for message in messages[:-1])), messages[-1]
+    system = system_of(messages)
+    head = (Message(role="system", content=system),) if system else ()
+    turns = (Message.model_validate({"role": role, "content": "\n\n".join(texts)}) for role, texts in turns_of(messages))
+    return (*head, *turns)
 
 
 def check_rows(path: Path, order: Order, role: Literal["train", "validation"]) -> list[Problem]:

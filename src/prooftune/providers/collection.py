@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prooftune.errors import DataError, JobFailed
+from prooftune.errors import DataError, JobFailed, NeedsReconciliation
 from prooftune.providers.ledger import Entry
 from prooftune.providers.tuning import Capability, Checkpoint, Event, Job, Tuner
 from prooftune.training.overfitting import overfitting
@@ -68,6 +68,7 @@ def collect(tuner: Tuner, entry: Entry, capability: Capability, examples: int, o
 
     Raises:
         JobFailed: the job ended without a model.
+        NeedsReconciliation: it succeeded, and the provider names no model.
     """
     job, order = entry.job, entry.order
     if job is None or job.status != "succeeded" or job.model is None:
@@ -142,13 +143,13 @@ def job_seconds(job: Job, events: list[Event]) -> float | None:
     return (max(times) - min(times)).total_seconds() or None if times else None
 
 
-def failed(entry: Entry) -> JobFailed:
-    """Return the error for a job that ended without a model."""
+def failed(entry: Entry) -> JobFailed | NeedsReconciliation:
+    """Return the error for a job that ended without a model, or whose model nobody names."""
     job, order = entry.job, entry.order
     if job is not None and job.nameless:
-        return JobFailed(
-            f"{order.provider} says that {job.id} succeeded, and names no model that it made. Look into its console; the next run of this "
-            "spec asks again"
+        return NeedsReconciliation(
+            f"{order.provider} says that {job.id} succeeded, and names no model that it made. Look into its console: the next run of this "
+            f"spec asks again; if there is no model, `prooftune jobs again {entry.key} --reason …` lets it submit the job once more"
         )
     told = f"{job.id} is {job.told}: {job.error or 'no reason given'}" if job else "there is no job"
     return JobFailed(

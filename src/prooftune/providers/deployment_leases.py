@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from pydantic import Field, ValidationError
 
@@ -20,13 +22,14 @@ from prooftune.providers.tuning import Deployment, PartlyListed, Tuner
 from prooftune.spec import Provider
 from prooftune.storage import living
 from prooftune.storage.leases import alive
-from prooftune.storage.objects import NoSuchObject, ObjectStore
+from prooftune.storage.objects import AlreadyThere, NoSuchObject, ObjectStore
 from prooftune.types import Frozen
 
 log = logging.getLogger(__name__)
 
 FOLDER = "ledger/deployments/"
 PAST = "ledger/hosted/"
+STORE_ID = "ledger/store-id"
 
 
 class Lease(Frozen):
@@ -40,7 +43,7 @@ class Lease(Frozen):
     """Of the account, as ``Tuner.address`` says."""
     options: Provider
     model: str
-    """The tuned model."""
+    """The tuned model, or a base model that has to be deployed."""
     usd_per_hour: float | None
     """What the deployment costs while it runs; None = the price list does not say."""
     since: datetime
@@ -79,6 +82,13 @@ class Past(Frozen):
 def key_of(name: str, holder: str) -> str:
     """Return where a run's lease of a deployment is."""
     return f"{FOLDER}{name}/{holder}.json"
+
+
+def id_of(store: ObjectStore) -> str:
+    """Return what tells a store from all others, whatever its address is elsewhere: made up at the first call, and kept in it."""
+    with suppress(AlreadyThere):
+        store.put(STORE_ID, uuid4().hex.encode(), if_absent=True)
+    return store.get(STORE_ID).decode()
 
 
 def write_lease(store: ObjectStore, lease: Lease) -> None:

@@ -46,7 +46,7 @@ def require_settings(order: Order) -> None:
     """Check what is ordered against what Fireworks takes.
 
     Raises:
-        SpecError: with a problem for each field that Fireworks cannot take.
+        SpecError: with a problem for each field that Fireworks cannot take, or for the grader.
     """
     chosen, problems = order.hyperparameters, list[Problem]()
 
@@ -65,6 +65,8 @@ def require_settings(order: Order) -> None:
         refuse("beta", f"it is {chosen.beta:g}; Fireworks takes values below {BETA_BELOW:g}")
     if problems:
         raise SpecError("Fireworks cannot train with these settings:", tuple(problems))
+    if order.objective == "reinforcement":
+        _grader(order)
 
 
 def request_of(order: Order, files: Files, account: str) -> dict[str, Any]:

@@ -68,6 +68,11 @@ class Entry(Frozen):
         return self.order.key
 
     @property
+    def failed(self) -> bool:
+        """Whether its job ended for good, and made no model."""
+        return self.job is not None and self.job.status in ("failed", "cancelled")
+
+    @property
     def files_uploaded(self) -> Files:
         """The uploaded files. Raises ValueError where nothing was uploaded yet."""
         if self.files is None:
@@ -227,15 +232,16 @@ class Ledger:
         return self.change(key, intended)
 
     def again(self, key: str, by: str, reason: str) -> Entry:
-        """Open another attempt of an order whose job failed or was cancelled; return the new entry.
+        """Open another attempt of an order whose job failed, was cancelled or left no model; return the new entry.
 
         Raises:
             SpecError: the job did not fail, or a further attempt is there already.
         """
         entry = self.read(key)
-        if entry.job is None or entry.job.status not in ("failed", "cancelled"):
+        nameless = entry.state == "ended" and entry.job is not None and entry.job.nameless
+        if not entry.failed and not nameless:
             told = entry.job.told if entry.job else entry.state
-            raise SpecError(f"{key} is {told}; only a job that failed or was cancelled can be submitted again")
+            raise SpecError(f"{key} is {told}; only a job that failed, was cancelled or left no model can be submitted again")
         order = entry.order.model_copy(update={"attempt": entry.order.attempt + 1})
         intent = Entry(order=order, run=entry.run, options=entry.options, estimate_usd=entry.estimate_usd)
         after = intent.noted(f"attempt {order.attempt}, asked for by {by}: {reason}")

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
-from prooftune.errors import SpecError
+from prooftune.errors import SpecError, TransientError
 from prooftune.providers.batches import RESULTS_KEPT_S, BatchStatus, answer_through, batch_key, custom_id
 from prooftune.providers.calls import TIMEOUT_S, Caller, Failure
 from prooftune.providers.chat import KEYS, ChatAnswer, Prompt, as_dicts, in_order
@@ -33,6 +34,12 @@ OWN = (".openai.com", ".openai.azure.com")
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 SEED = 7
 """OpenAI calls repeatability by it "best effort"."""
+WITHOUT_ANSWERS = ("failed", "cancelled", "canceled")
+"""A batch's last statuses when nothing was answered; Azure spells one of them in either way."""
+UNREAD = ("pending", "running", "notRunning", "uploading")
+"""Statuses of a file that Azure has not read yet."""
+READ_WITHIN_S = 1800.0
+READ_POLL_S = 1.0
 LIMITS = ("max_completion_tokens", "max_tokens")
 """OpenAI's newer models take only the first; servers that followed the old protocol take only the second, and some ignore the first
 without a word. So the hosts in ``OWN`` are asked with the first, all others with the second, until they refuse it."""
@@ -73,8 +80,9 @@ class _Completion(BaseModel):
 
 
 class _Counts(BaseModel):
-    completed: int = 0
-    failed: int = 0
+    completed: int | None = None
+    """None = not said yet, as by Azure while it validates."""
+    failed: int | None = None
 
 
 class _Fault(BaseModel):
@@ -90,7 +98,8 @@ class _Batch(BaseModel):
 
     id: str
     status: str
-    created_at: int
+    created_at: datetime
+    """Seconds since the epoch, or in words: Azure's documentation shows both."""
     metadata: dict[str, str] | None = None
     request_counts: _Counts | None = None
     output_file_id: str | None = None
@@ -104,6 +113,7 @@ class _Page(BaseModel):
 
 class _File(BaseModel):
     id: str
+    status: str | None = None
 
 
 class _Response(BaseModel):
@@ -171,9 +181,20 @@ def open_client(where: str, provider: str, key: str, base_url: str | None = None
 class OpenAIChat:
     """A chat model of OpenAI or of a server with its protocol."""
 
-    def __init__(self, model: str, key: str, base_url: str | None = None, provider: str = "openai") -> None:
-        """``provider`` is whose server it is: it names the key's variable in errors."""
+    def __init__(
+        self, model: str, key: str, base_url: str | None = None, provider: str = "openai", *, batches_at: str | None = None
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            model: As the provider calls it; at Azure the deployment that answers directly.
+            key: Of the account.
+            base_url: None = OpenAI's own address.
+            provider: Whose server it is: it names the key's variable in errors.
+            batches_at: Azure's deployment that takes batches, which answers nothing directly; None = ``model`` does both.
+        """
         self.name = model
+        self.batches_at = batches_at or model
         self.client, self.call = open_client(f"{provider} {model}" + (f" at {base_url}" if base_url else ""), provider, key, base_url)
         own = urlsplit(base_url or ADDRESS).hostname or ""
         self._parameters = Parameters(LIMITS if own.endswith(OWN) else LIMITS[::-1], {"temperature": 0, "seed": SEED})
@@ -211,7 +232,7 @@ class _Queue:
     """One set of questions at OpenAI's batch API. A batch carries their digest as metadata."""
 
     def __init__(self, chat: OpenAIChat, prompts: Sequence[Prompt], max_tokens: int) -> None:
-        self.key = batch_key(chat.name, str(chat.client.base_url), prompts, max_tokens)
+        self.key = batch_key(chat.batches_at, str(chat.client.base_url), prompts, max_tokens)
         self._chat = chat
         self._prompts = prompts
         self._max_tokens = max_tokens
@@ -223,9 +244,9 @@ class _Queue:
         while True:
             page = self._chat.call(partial(self._page, after))
             for batch in page.data:
-                if batch.created_at < time.time() - RESULTS_KEPT_S:
+                if batch.created_at.timestamp() < time.time() - RESULTS_KEPT_S:
                     return None
-                if (batch.metadata or {}).get("prooftune") == self.key and batch.status not in ("failed", "cancelling", "cancelled"):
+                if (batch.metadata or {}).get("prooftune") == self.key and batch.status.lower() not in ("cancelling", *WITHOUT_ANSWERS):
                     return batch.id
             if not page.has_more or not page.data:
                 return None
@@ -237,12 +258,13 @@ class _Queue:
     def submit(self) -> str:
         """Upload the questions (a failed upload leaves an unused file at worst) and create the batch, with a single attempt."""
         lines = [
-            {"custom_id": custom_id(self.key, n), "method": "POST", "url": ENDPOINT, "body": self._chat.body(prompt, self._max_tokens)}
+            {"custom_id": custom_id(self.key, n), "method": "POST", "url": ENDPOINT, "body": self._body(prompt)}
             for n, prompt in enumerate(self._prompts)
         ]
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         files = self._chat.client.files.with_raw_response
         upload = self._chat.call(lambda: _File.model_validate_json(files.create(file=(f"{self.key}.jsonl", data), purpose="batch").text))
+        self._wait_until_read(upload)
         return self._chat.call.create(
             lambda: (
                 _Batch.model_validate_json(
@@ -253,16 +275,29 @@ class _Queue:
             )
         )
 
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        return self._chat.body(prompt, self._max_tokens) | {"model": self._chat.batches_at}
+
+    def _wait_until_read(self, file: _File) -> None:
+        """Wait while Azure reads the questions; elsewhere a file can be used as soon as it is there."""
+        retrieve, started = self._chat.client.files.with_raw_response.retrieve, time.monotonic()
+        while file.status in UNREAD:
+            if time.monotonic() - started > READ_WITHIN_S:
+                told = f"the questions in {file.id} are {file.status} after {READ_WITHIN_S / 60:.0f} minutes"
+                raise TransientError(f"{told}; run the same command again later")
+            time.sleep(READ_POLL_S)
+            file = self._chat.call(partial(lambda name: _File.model_validate_json(retrieve(name).text), file.id))
+
     def status(self, batch: str) -> BatchStatus:
         """Return how far the batch is. An unknown status is taken for one that does not last."""
         found = self._retrieve(batch)
-        counts = found.request_counts or _Counts()
+        counts, word = found.request_counts or _Counts(), found.status.lower()
         why = "; ".join(fault.message or "no reason given" for fault in (found.errors.data if found.errors else None) or ())
         return BatchStatus(
             text=found.status,
-            done=counts.completed + counts.failed,
-            ended=found.status in ("completed", "failed", "expired", "cancelled"),
-            failed=why or found.status if found.status in ("failed", "cancelled") else "",
+            done=(counts.completed or 0) + (counts.failed or 0),
+            ended=word in ("completed", "expired", *WITHOUT_ANSWERS),
+            failed=why or word if word in WITHOUT_ANSWERS else "",
         )
 
     def answers(self, batch: str) -> dict[str, ChatAnswer]:

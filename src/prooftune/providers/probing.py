@@ -1,4 +1,4 @@
-"""Refuses a base model that cannot be tuned, or not for long, before anything is spent."""
+"""Finds what speaks against a base model before anything is spent: it cannot be tuned, or not for long."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A tuned model that answers only while it is needed: deployed, used, and taken down again, also after a crash.
+"""A model that answers only while it is needed: deployed, used, and taken down again, also after a crash.
 
-Runs that use one tuned model share its deployment, each with a lease of its own: the last to leave takes it down. Who arrives while
+Runs that use one model share its deployment, each with a lease of its own: the last to leave takes it down. Who arrives while
 another one leaves waits until that is done, since the deployment may be gone then. What a dead run left is taken down by the next run
 that uses the same model and knows it to be dead (``deployment_leases.py`` says when), or by a sweep (``sweeping.py``).
 """
@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from prooftune.errors import EnvironmentLacks, ProoftuneError, TransientError
+from prooftune.providers.batches import batches_base
 from prooftune.providers.chat import ChatModel
 from prooftune.providers.deployment_leases import (
     Lease,
     bury,
     collect_past,
+    id_of,
     key_of,
     listed,
     paid_until,
@@ -29,8 +31,8 @@ from prooftune.providers.deployment_leases import (
     write_lease,
 )
 from prooftune.providers.submission import PATIENCE, Patience
-from prooftune.providers.tuning import Deployment, Tuner
-from prooftune.spec import Provider
+from prooftune.providers.tuning import MARK, Deployment, Tuner
+from prooftune.spec import Provider, digest
 from prooftune.storage.leases import RENEW_S, kept_renewed
 from prooftune.storage.living import shown_alive
 from prooftune.storage.objects import ObjectStore
@@ -57,12 +59,12 @@ def served(
     ran: Callable[[float | None], None] | None = None,
     use: str = "",
 ) -> Iterator[ChatModel]:
-    """Give the client of a tuned model; what has to run for it is deployed before and taken down after, whatever happens between.
+    """Give the client of a model; what has to run for it is deployed before and taken down after, whatever happens between.
 
     Args:
         tuner: Of the model's provider.
         store: Where the leases are.
-        model: The tuned model.
+        model: The tuned model, or a base model that has to be deployed.
         name: Of its deployment.
         options: How a sweep reaches the account.
         usd_per_hour: What the deployment costs, for its lease.
@@ -89,6 +91,31 @@ def served(
                 log.error("%s", error)
             raise
         stay.leave()
+
+
+@contextmanager
+def served_base(tuner: Tuner, store: ObjectStore, model: str, options: Provider, patience: Patience = PATIENCE) -> Iterator[ChatModel]:
+    """Give the client of a base model: most answer as they are, and Azure's from deployments that cost nothing by the hour.
+
+    Batches take a deployment of their own there, beside the one that answers directly. Runs of one store share both; another store has
+    others, since its leases are not known here.
+
+    Raises:
+        EnvironmentLacks, TransientError: as ``served``.
+    """
+    if tuner.provider != "azure":
+        yield tuner.chat(model)
+        return
+    own = digest([id_of(store), tuner.address, options.resource, options.tier, model])[:24]
+    with served(tuner, store, model, f"{MARK}-base-{own}", options, 0.0, patience) as chat:
+        if not batches_base(tuner.provider, options):
+            yield chat
+            return
+        from prooftune.providers.azure import AzureBatchTuner
+
+        batches = AzureBatchTuner(options, direct=chat.name)
+        with served(batches, store, model, f"{MARK}-batch-{own}", options, 0.0, patience) as batched:
+            yield batched
 
 
 @dataclass

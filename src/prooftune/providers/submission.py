@@ -111,7 +111,10 @@ def _check_claim(ledger: Ledger, mine: Entry, patience: Patience, claimed: tuple
     """
     seen = ledger.read(mine.key)
     if (seen.state, seen.holder) != (mine.state, mine.holder):
-        raise TransientError(f"{mine.key} became {seen.state} while it was being submitted; nothing was sent, run the same command again")
+        first = f"`prooftune jobs reconcile {mine.key} --none --reason …`, then " if seen.state == "needs_reconciliation" else ""
+        raise TransientError(
+            f"{mine.key} became {seen.state} while it was being submitted; this run sent nothing: {first}run the same command again"
+        )
     if max(time.monotonic() - claimed[0], time.time() - claimed[1]) > patience.claim_s:
         raise TransientError(
             f"{mine.key} was claimed more than {patience.claim_s:.0f} s before its job could be ordered, and another run may have taken "

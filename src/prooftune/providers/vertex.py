@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from prooftune.errors import Problem, SpecError
 from prooftune.providers import vertex_rows
 from prooftune.providers.calls import NotFoundError
@@ -33,6 +35,11 @@ __all__ = ["STATUSES", "VertexTuner"]
 NAME_MAX = 128
 """Characters of a tuned model's display name."""
 PAGE = 100
+PREVIEW = (
+    "its reinforcement tuning is a preview, whose terms forbid confidential data and use in production: whether they allow yours is "
+    "for you to say"
+)
+"""Source: the warning at the head of https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/tuning/reinforcement-tuning."""
 
 
 class VertexTuner:
@@ -62,15 +69,16 @@ class VertexTuner:
         if life is None:
             why = f"the model exists, and was not among those that Google documents tuning for on {READ_ON}: {', '.join(LIVES)}"
             return Capability(tunable=False, why=why, objectives=())
+        why = "the model exists, and Google documents tuning for it"
         return Capability(
-            tunable=objective in vertex_rows.METHODS,
-            why="the model exists, and Google documents tuning for it",
+            tunable=True,
+            why=f"{why}; {PREVIEW}" if objective == "reinforcement" else why,
             objectives=tuple(vertex_rows.METHODS),
             limits={
-                "rows_max": vertex_rows.ROWS_MAX.get(objective),
-                "validation_rows_max": vertex_rows.VALIDATION_ROWS_MAX,
+                "rows_max": vertex_rows.ROWS_MAX[objective],
+                "validation_rows_max": vertex_rows.VALIDATION_ROWS_MAX[objective],
                 "file_bytes": vertex_rows.FILE_BYTES,
-                "tokens_per_example": vertex_rows.TOKENS_PER_EXAMPLE,
+                "tokens_per_example": vertex_rows.TOKENS_PER_EXAMPLE[objective],
                 "adapter_rank_max": max(vertex_rows.ADAPTER_SIZES),
             },
             **dates,
@@ -84,9 +92,9 @@ class VertexTuner:
         """Return what Vertex AI would refuse in rows of its own form.
 
         Raises:
-            SpecError: it would refuse the order's objective or hyperparameters.
+            SpecError: it would refuse the order's hyperparameters or grader.
         """
-        vertex_rows.settings(order)
+        self._config(order)
         return vertex_rows.check_rows(path, order, role)
 
     def upload(self, path: Path, key: str, role: Literal["train", "validation"]) -> str:
@@ -99,15 +107,32 @@ class VertexTuner:
 
     def create(self, order: Order, files: Files) -> Job:
         """Create the job with one request; the run key is its label and begins the tuned model's name."""
-        types, chosen = self._types, vertex_rows.settings(order)
+        types, config = self._types, self._config(order)
         if files.validation is not None:
-            chosen["validation_dataset"] = types.TuningValidationDataset(gcs_uri=files.validation)
-        # As the type: a dict loses fields without a word.
-        config = types.CreateTuningJobConfig(tuned_model_display_name=_display_name(order), labels={RUN_KEY: order.key}, **chosen)
+            config.validation_dataset = types.TuningValidationDataset(gcs_uri=files.validation)
         request = partial(
             self._tunings.tune, base_model=order.model, training_dataset=types.TuningDataset(gcs_uri=files.train), config=config
         )
         return self.call.create(lambda: _quietly(request)).told()
+
+    def _config(self, order: Order) -> Any:
+        """Return what is asked for as the SDK's type: a dict loses fields without a word.
+
+        Raises:
+            SpecError: a hyperparameter or the grader is none that Vertex AI takes; the type has no such field or word.
+        """
+        chosen = vertex_rows.settings(order)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # so the type tells of a word that is in none of its lists
+                return self._types.CreateTuningJobConfig(
+                    tuned_model_display_name=_display_name(order), labels={RUN_KEY: order.key}, **chosen
+                )
+        except ValidationError as error:
+            reasons = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False))
+            raise SpecError(f"provider.grader is no reward of Vertex AI's: {reasons}") from None
+        except UserWarning as warning:
+            raise SpecError(f"provider.grader is no reward of Vertex AI's: {warning}") from None
 
     def find(self, order: Order, files: Files) -> list[Job]:
         """Return every job that carries the order's run key, or, where a job shows no labels, its name and training file.

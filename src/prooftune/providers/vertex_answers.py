@@ -70,13 +70,14 @@ class JobAnswer(BaseModel):
     tuned_model: _Tuned = _Tuned()
     supervised_tuning_spec: _Spec | None = None
     preference_optimization_spec: _Spec | None = None
+    reinforcement_tuning_spec: _Spec | None = None
     tuning_data_stats: dict[str, dict[str, Any]] = {}
     gcs_metrics_uri: str | None = None
 
     @property
     def spec(self) -> _Spec:
         """What was asked for, whatever the method."""
-        return self.supervised_tuning_spec or self.preference_optimization_spec or _Spec()
+        return self.supervised_tuning_spec or self.preference_optimization_spec or self.reinforcement_tuning_spec or _Spec()
 
     @property
     def figures(self) -> dict[str, int | float]:
@@ -85,8 +86,10 @@ class JobAnswer(BaseModel):
         return {name: value for name, value in counts.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
     def told(self) -> Job:
-        """Return the job in our words. The tokens of the file are billed once an epoch."""
+        """Return the job in our words. The tokens of the file are billed once an epoch; what a reinforcement is billed by is not told."""
         tokens, epochs = self.figures.get("total_billable_token_count"), self.spec.hyper_parameters.epoch_count
+        if self.reinforcement_tuning_spec is not None:
+            tokens = None
         return Job(
             id=self.name,
             status=status_of(self.state, STATUSES),

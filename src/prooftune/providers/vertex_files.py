@@ -43,6 +43,26 @@ class Bucket:
         errors = (GoogleAPIError, GoogleAuthError, DataCorruption, InvalidResponse, requests.RequestException)
         self.call = Caller(f"Cloud Storage gs://{self.name}", access.whose, access.token, errors, read)
 
+    def location(self) -> str:
+        """Return the region, dual-region or multi-region in which the bucket lies.
+
+        Raises:
+            EnvironmentLacks: there is no such bucket, or no right to ask.
+            TransientError: no full answer came.
+        """
+        try:
+            return str(self.call(lambda: self._storage.get_bucket(self.name, timeout=TIMEOUT_S, retry=None)).location)
+        except NotFoundError as error:
+            raise self._lacking(error) from None
+        except EnvironmentLacks as error:
+            raise EnvironmentLacks(
+                f"{error}. data.residency makes it matter where gs://{self.name} is: where it is a right that is missing, grant "
+                "storage.buckets.get on it (roles/storage.legacyBucketReader has it)"
+            ) from None
+
+    def _lacking(self, error: NotFoundError) -> EnvironmentLacks:
+        return EnvironmentLacks(f"there is no bucket gs://{self.name}; make it, or set provider.bucket to another one ({error})")
+
     def put(self, path: Path, name: str) -> str:
         """Upload a file under a name of ours and return its URI. One that is there with the same bytes is not uploaded again.
 
@@ -67,9 +87,7 @@ class Bucket:
         try:
             self.call(attempt)
         except NotFoundError as error:
-            raise EnvironmentLacks(
-                f"there is no bucket gs://{self.name}; make it, or set provider.bucket to another one ({error})"
-            ) from None
+            raise self._lacking(error) from None
         if blob.md5_hash != _md5(path):
             raise IntegrityError(
                 f"gs://{self.name}/{name} holds other bytes than {path.name}, although its name is made of their digest; delete it and run "

@@ -35,15 +35,26 @@ def wait(store: ObjectStore, spec: RunSpec, run: str, key: str, source: str) -> 
     store.put(f"{FOLDER}{run}.json", waiting.model_dump_json(indent=1).encode())
 
 
-def read_waiting(store: ObjectStore) -> Iterator[Waiting]:
-    """Yield the runs that wait, by name. Raises IntegrityError for a damaged one."""
+def read_waiting(store: ObjectStore, unreadable: dict[str, str] | None = None) -> Iterator[Waiting]:
+    """Yield the runs that wait, by name.
+
+    One that cannot be read is put into ``unreadable``, its run with the reason, and is an IntegrityError where nobody asks for it there.
+    """
     for key in store.list(FOLDER):
         try:
             yield Waiting.model_validate_json(store.get(key))
         except NoSuchObject:
             continue  # somebody went on with it just now
-        except ValidationError:
-            raise IntegrityError(f"{store.uri}: {key} is no waiting run; delete it, and go on by the run's own command") from None
+        except ValidationError as error:
+            fault = error.errors(include_input=False, include_url=False)[0]
+            wrong = f"{'.'.join(map(str, fault['loc']))} {fault['msg']}".strip()
+            reason = (
+                f"{store.uri}: {key} cannot be read as a waiting run by this version ({wrong}); run its spec again, which goes on with "
+                "the same job, then delete it"
+            )
+            if unreadable is None:
+                raise IntegrityError(reason) from None
+            unreadable[key.removeprefix(FOLDER).removesuffix(".json")] = reason
 
 
 def went_on(store: ObjectStore, run: str) -> None:

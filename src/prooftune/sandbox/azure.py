@@ -1,7 +1,8 @@
 """The stand-in for Azure OpenAI: OpenAI's API below a resource's address, and the management API's models and deployments.
 
 It is stricter than OpenAI's where Azure is: files begin with a byte-order mark and are processed before a job may use them, jobs have a
-training type, and nothing answers without a deployment. Its lists of jobs know no metadata, which is the harder case for a client.
+training type, nothing answers without a deployment, and batches take one of their own kind, which no tuned model can have. Its lists of
+jobs know no metadata, which is the harder case for a client.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from prooftune.sandbox.azure_batches import SKU, AzureBatches
 from prooftune.sandbox.http import Refused, Reply, Request, Route
 from prooftune.sandbox.models import Brain
 from prooftune.sandbox.openai import VERSIONS, OpenAIApi
@@ -23,7 +25,8 @@ from prooftune.sandbox.openai_jobs import FIELDS, FineTuning
 from prooftune.sandbox.work import Saved, Tuning
 
 TRAINING_TYPES = ("Standard", "GlobalStandard", "developerTier")
-SKUS = ("standard", "globalstandard", "developertier")
+SKUS = ("standard", "globalstandard", "developertier", SKU)
+"""In lower case: Azure takes either."""
 ACCOUNT = r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.CognitiveServices/accounts/(?P<account>[^/]+)"
 RESOURCE = "/subscriptions/0000/resourceGroups/sandbox/providers/Microsoft.CognitiveServices/accounts/sandbox"
 """An id that the stand-in takes; it takes any."""
@@ -41,6 +44,11 @@ class _Deployment:
     brain_model: str
     ready: float
     created: float = field(default_factory=time.time)
+
+    @property
+    def kind(self) -> str:
+        """The SKU's name, in lower case."""
+        return str(self.sku["name"]).lower()
 
 
 class _Files(FileStore):
@@ -110,6 +118,14 @@ class AzureApi(OpenAIApi):
         versions = dict(VERSIONS)
         return _FineTuning(self.works, self.files, versions | {version: version for version in versions.values()})
 
+    def _batches(self, pace_s: float) -> AzureBatches:
+        return AzureBatches(self.files, self._complete, self.error, pace_s, self._kind_of)
+
+    def _kind_of(self, name: str) -> str | None:
+        self._expire()
+        found = self.deployed.get(name)
+        return found.kind if found and time.time() >= found.ready else None
+
     def routes(self) -> Sequence[Route]:
         """Return every path."""
         one = f"{ACCOUNT}/deployments/(?P<name>[^/]+)"
@@ -139,6 +155,13 @@ class AzureApi(OpenAIApi):
             return Reply(reply.body | {"properties": reply.body["properties"] | {"provisioningState": word}}, reply.status)
         return super().with_status(reply, word)
 
+    def _chat(self, request: Request) -> Reply:
+        name = str(request.json.get("model"))
+        if self._kind_of(name) == SKU:
+            told = f"The chatCompletion operation does not work with the specified model, {self.deployed[name].model['name']}."
+            raise Refused(400, f"{told} Please choose different model and try again.", "OperationNotSupported")
+        return super()._chat(request)
+
     def answering(self, name: str) -> str:
         """Return what the brain calls the model of a deployment. Raises Refused(404)."""
         self._expire()
@@ -149,7 +172,7 @@ class AzureApi(OpenAIApi):
 
     def _expire(self) -> None:
         for name, found in list(self.deployed.items()):
-            if found.sku["name"] == "developertier" and time.time() > found.created + DEVELOPER_LIVES_S:
+            if found.kind == "developertier" and time.time() > found.created + DEVELOPER_LIVES_S:
                 del self.deployed[name]
 
     def _put(self, request: Request) -> Reply:
@@ -160,12 +183,16 @@ class AzureApi(OpenAIApi):
             raise Refused(400, f"The deployment name '{name}' is invalid.", "InvalidResourceName")
         if str(sku.get("name", "")).lower() not in SKUS or not isinstance(sku.get("capacity"), int):
             raise Refused(400, f"The specified SKU '{sku.get('name')}' is not supported.", "InvalidResourceProperties")
-        found = self._brain_model(model, str(sku["name"]).lower())
+        kind = str(sku["name"]).lower()
+        if kind == SKU and model.get("name") not in VERSIONS:
+            told = f"The specified SKU '{sku['name']}' for model '{model.get('name')}' is not supported: a tuned model takes no batches."
+            raise Refused(400, told, "InvalidResourceProperties")
+        found = self._brain_model(model, kind)
         if model.get("format") != "OpenAI" or found is None:
             told = f"The specified model '{model.get('name')}' of account deployment is not supported."
             raise Refused(400, told, "DeploymentModelNotSupported")
         new = name not in self.deployed
-        sku = {"name": str(sku["name"]).lower(), "capacity": sku["capacity"]}
+        sku = {"name": sku["name"], "capacity": sku["capacity"]}
         if new or self.deployed[name].model != model:
             self.deployed[name] = _Deployment(name, sku, model, found, time.time() + self._pace_s)
         shown = self._shown_deployment(self.deployed[name])

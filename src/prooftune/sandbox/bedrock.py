@@ -83,6 +83,7 @@ class BedrockApi(Api):
             ("HEAD", "/(?P<bucket>[a-z0-9.-]+)/(?P<key>.+)", "get_file", self.storage.get),
             ("GET", "/(?P<bucket>[a-z0-9.-]+)/(?P<key>.+)", "result_file", self.storage.get),
             ("GET", "/(?P<bucket>[a-z0-9.-]+)/?", "list_files", self.storage.list),
+            ("HEAD", "/(?P<bucket>[a-z0-9.-]+)/?", "get_bucket", lambda request: self.storage.head(request, region_of(request))),
         ]
         return [Route(method, path, name, operation) for method, path, name, operation in table]
 

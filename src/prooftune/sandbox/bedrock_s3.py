@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from prooftune.sandbox.http import Refused, Reply, Request
 
 PAGE_MAX = 1000
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_NAMED = re.compile(r".*-(?P<region>[a-z]{2}-[a-z]+-\d)")
 _META = "x-amz-meta-"
 
 
@@ -45,11 +47,16 @@ class _Object:
 
 
 class Storage:
-    """Objects in buckets. Every bucket exists but those that ``missing`` names."""
+    """Objects in buckets. Every bucket exists but those that ``missing`` names.
+
+    A bucket lies in the region that its name ends with, as in ``rows-eu-central-1``; any other in the region of the request.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.objects: dict[tuple[str, str], _Object] = {}
         self.missing: set[str] = set()
+        self.private: set[str] = set()
+        """Buckets that may not be asked about."""
         self.uploads = 0
         """Objects that a client put there; those that Bedrock wrote are not counted."""
         self._folder = folder
@@ -65,6 +72,14 @@ class Storage:
         """Put an object there, as Bedrock does with its role."""
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         self._add(bucket, key, data, {})
+
+    def head(self, request: Request, region: str) -> Reply:
+        """Say that a bucket is there, and in which region; ``region`` is the request's."""
+        bucket, _ = self._place(request)
+        if bucket in self.private:
+            raise Refused(403, "Access Denied", "AccessDenied")
+        named = _NAMED.fullmatch(bucket)
+        return Reply(b"", 200, {"x-amz-bucket-region": named["region"] if named else region, "content-type": "application/xml"})
 
     def put(self, request: Request) -> Reply:
         """Take an object; with ``If-None-Match: *`` only where there is none."""

@@ -49,7 +49,7 @@ class OpenAIApi(Api):
         self.files = self._files(folder / "files", pace_s)
         self.uploads = Uploads(self.files, folder / "uploads")
         self.tuning = self._tuning()
-        self.batches = Batches(self.files, self._complete, self.error, pace_s)
+        self.batches = self._batches(pace_s)
         self.deleted: set[str] = set()
 
     def _files(self, folder: Path, pace_s: float) -> FileStore:
@@ -58,6 +58,9 @@ class OpenAIApi(Api):
     def _tuning(self) -> FineTuning:
         versions = dict(VERSIONS)
         return FineTuning(self.works, self.files, versions | {version: version for version in versions.values()})
+
+    def _batches(self, pace_s: float) -> Batches:
+        return Batches(self.files, self._complete, self.error, pace_s)
 
     def routes(self) -> Sequence[Route]:
         """Return every path."""

@@ -20,7 +20,9 @@ Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
-class _Batch:
+class Batch:
+    """A batch."""
+
     id: str
     endpoint: str
     input_file: str
@@ -40,7 +42,7 @@ class Batches:
     """The batches of a stand-in; ``complete`` answers the body of one request, or raises Refused."""
 
     def __init__(self, files: FileStore, complete: Complete, refused: Callable[[Refused], Reply], pace_s: float) -> None:
-        self.batches: dict[str, _Batch] = {}
+        self.batches: dict[str, Batch] = {}
         self._files = files
         self._complete = complete
         self._refused = refused
@@ -58,21 +60,16 @@ class Batches:
         if file.purpose != "batch":
             raise Refused(400, "The input file must have been uploaded with purpose 'batch'.", "invalid_value", "input_file_id")
         lines = [json.loads(line) for line in file.content().decode().split("\n") if line.strip()]
-        batch = _Batch(new_id("batch_"), str(body["endpoint"]), file.id, body.get("metadata"), len(lines))
+        batch = Batch(new_id("batch_"), str(body["endpoint"]), file.id, body.get("metadata"), len(lines))
         self.batches[batch.id] = batch
         threading.Thread(target=self._run, args=(batch, lines), name=batch.id, daemon=True).start()
-        return Reply(self._shown(batch) | {"status": "validating"})
+        return Reply(self.shown(batch) | {"status": "validating"})
 
-    def _run(self, batch: _Batch, lines: list[dict[str, Any]]) -> None:
+    def _run(self, batch: Batch, lines: list[dict[str, Any]]) -> None:
         time.sleep(self._pace_s)
-        ids = [line.get("custom_id") for line in lines]
-        problem = ""
-        if len(lines) > MOST_REQUESTS:
-            problem = f"The batch has {len(lines)} requests; at most {MOST_REQUESTS} are allowed."
-        elif len(set(ids)) < len(ids) or not all(isinstance(one, str) for one in ids):
-            problem = "Each request must have a custom_id of its own."
-        if problem:
-            batch.errors = [{"code": "invalid_request", "message": problem, "param": None, "line": None}]
+        if (wrong := self.unfit(lines)) is not None:
+            code, problem = wrong
+            batch.errors = [{"code": code, "message": problem, "param": None, "line": None}]
             batch.status, batch.ended = "failed", time.time()
             return
         batch.status = "in_progress"
@@ -86,7 +83,16 @@ class Batches:
         batch.error_file = self._write(batch, "error", refused)
         batch.status, batch.ended = "completed", time.time()
 
-    def _answer(self, batch: _Batch, line: dict[str, Any]) -> dict[str, Any]:
+    def unfit(self, lines: list[dict[str, Any]]) -> tuple[str, str] | None:
+        """Return code and message of what the API finds wrong in the questions once it has read them; None = nothing."""
+        ids = [line.get("custom_id") for line in lines]
+        if len(lines) > MOST_REQUESTS:
+            return "invalid_request", f"The batch has {len(lines)} requests; at most {MOST_REQUESTS} are allowed."
+        if len(set(ids)) < len(ids) or not all(isinstance(one, str) for one in ids):
+            return "invalid_request", "Each request must have a custom_id of its own."
+        return None
+
+    def _answer(self, batch: Batch, line: dict[str, Any]) -> dict[str, Any]:
         try:
             status, body = 200, self._complete(line["body"])
         except Refused as refused:
@@ -97,13 +103,14 @@ class Batches:
         response = {"status_code": status, "request_id": new_id("req_"), "body": body}
         return {"id": new_id("batch_req_"), "custom_id": line["custom_id"], "response": response, "error": None}
 
-    def _write(self, batch: _Batch, what: str, lines: list[dict[str, Any]]) -> str | None:
+    def _write(self, batch: Batch, what: str, lines: list[dict[str, Any]]) -> str | None:
         if not lines:
             return None
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         return self._files.add(f"{batch.id}_{what}.jsonl", "batch_output", data).id
 
-    def _shown(self, batch: _Batch) -> dict[str, Any]:
+    def shown(self, batch: Batch) -> dict[str, Any]:
+        """Return a batch as the API shows it."""
         given = {
             "output_file_id": batch.output_file,
             "error_file_id": batch.error_file,
@@ -124,7 +131,7 @@ class Batches:
             **{name: value for name, value in given.items() if value is not None},
         }
 
-    def _find(self, request: Request) -> _Batch:
+    def _find(self, request: Request) -> Batch:
         batch = self.batches.get(request.found["id"])
         if batch is None:
             raise Refused(404, f"No batch found with id '{request.found['id']}'.", "not_found", "batch_id")
@@ -132,11 +139,11 @@ class Batches:
 
     def list(self, request: Request) -> Reply:
         """Show the batches, the newest first."""
-        return Reply(page_of([self._shown(batch) for batch in reversed(self.batches.values())], request, 20))
+        return Reply(page_of([self.shown(batch) for batch in reversed(self.batches.values())], request, 20))
 
     def retrieve(self, request: Request) -> Reply:
         """Show a batch."""
-        return Reply(self._shown(self._find(request)))
+        return Reply(self.shown(self._find(request)))
 
     def cancel(self, request: Request) -> Reply:
         """End a batch."""
@@ -144,4 +151,4 @@ class Batches:
         if batch.ended is not None:
             raise Refused(409, f"Cannot cancel a batch with status '{batch.status}'.", "conflict")
         batch.status, batch.ended = "cancelled", time.time()
-        return Reply(self._shown(batch))
+        return Reply(self.shown(batch))

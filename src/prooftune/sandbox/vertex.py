@@ -65,6 +65,7 @@ class VertexApi(Api):
         table = [
             ("POST", f"/upload{objects}", "upload_file", self.storage.upload),
             ("PUT", f"/upload{objects}", "upload_file", self.storage.resume),
+            ("GET", "/storage/v1/b/(?P<bucket>[^/]+)", "get_bucket", self.storage.show_bucket),
             ("GET", objects, "list_files", self.storage.list),
             ("GET", one, "get_file", self.storage.get),
             ("GET", f"/download{one}", "result_file", self.storage.media),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prooftune.sandbox.http import Refused, Reply, Request
+from prooftune.sandbox.vertex_rewards import REWARDS, NoReward, read_rewards, references_of
 from prooftune.sandbox.vertex_rows import Kind, Unfit, count_tokens, read_examples
 from prooftune.sandbox.vertex_storage import Storage
 from prooftune.sandbox.work import Phase, Tuning, Works
@@ -26,13 +27,20 @@ WORDS: Mapping[Phase, str] = {
 SPECS: Mapping[str, tuple[Kind, str]] = {
     "supervisedTuningSpec": ("supervised", "supervisedTuningDataStats"),
     "preferenceOptimizationSpec": ("preference", "preferenceOptimizationDataStats"),
+    "reinforcementTuningSpec": ("reinforcement", "reinforcementTuningDataStats"),
 }
 FIELDS = {"baseModel", "tunedModelDisplayName", "description", "labels", *SPECS}
 CHOICES: Mapping[Kind, set[str]] = {
     "supervised": {"epochCount", "learningRateMultiplier", "adapterSize"},
     "preference": {"epochCount", "learningRateMultiplier", "adapterSize", "beta"},
+    "reinforcement": {
+        *("epochCount", "learningRateMultiplier", "adapterSize", "samplesPerPrompt", "batchSize", "evaluateInterval"),
+        *("checkpointInterval", "maxOutputTokens", "thinkingLevel"),
+    },
 }
 SIZES = {f"ADAPTER_SIZE_{size}" for size in ("ONE", "TWO", "FOUR", "EIGHT", "SIXTEEN")}
+ANSWERS_MAX = 8_192
+"""Of a step of a reinforcement tuning."""
 _LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 
 
@@ -49,6 +57,8 @@ class Jobs:
         body = request.json
         field = self._check(body)
         kind, spec = SPECS[field][0], body[field]
+        if kind == "reinforcement":
+            spec = body[field] = _rewarded(spec)
         problem, rows, validation = self._read(spec, kind)
         where = f"projects/{request.found['project']}/locations/{request.found['location']}"
         number = str(uuid.uuid4().int % 10**19)
@@ -95,10 +105,11 @@ class Jobs:
 
     def _read(self, spec: dict[str, Any], kind: Kind) -> tuple[str, list[Example], list[Example]]:
         """Return why the job will fail, if its files are unfit, and their examples."""
+        read = {key for name in REWARDS for key in references_of(spec.get(name))}
         try:
-            rows = read_examples(self.storage.read(spec["trainingDatasetUri"]) or b"", kind)
+            rows = read_examples(self.storage.read(spec["trainingDatasetUri"]) or b"", kind, read)
             held = spec.get("validationDatasetUri")
-            return "", rows, read_examples(self.storage.read(held) or b"", kind) if held else []
+            return "", rows, read_examples(self.storage.read(held) or b"", kind, read) if held else []
         except (Unfit, ValueError) as unfit:
             return f"Dataset validation failed. {unfit}", [], []
 
@@ -180,6 +191,20 @@ class Jobs:
             rows = (json.dumps(event.metrics) + "\n" for event in job.events if event.metrics)
             self.storage.write(where, "".join(rows).encode())
         return where.rpartition("/")[0]
+
+
+def _rewarded(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return what a reinforcement tuning is asked for, with its reward as the API shows it. Raises Refused."""
+    chosen = spec.get("hyperParameters", {})
+    if chosen.get("thinkingLevel", "HIGH") not in ("MINIMAL", "HIGH"):
+        raise _invalid(f"Thinking level {chosen['thinkingLevel']} is not supported.")
+    answers = int(chosen.get("samplesPerPrompt", 16)) * int(chosen.get("batchSize", 32))
+    if answers % 16 or answers > ANSWERS_MAX:
+        raise _invalid(f"batch_size * samples_per_prompt must be divisible by 16 and at most {ANSWERS_MAX}.")
+    try:
+        return {**spec, **read_rewards(spec)}
+    except NoReward as reason:
+        raise _invalid(str(reason)) from None
 
 
 def page_of(found: list[dict[str, Any]], request: Request, name: str) -> dict[str, Any]:

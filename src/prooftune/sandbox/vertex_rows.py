@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Set
 from typing import Any, Literal
 
 from prooftune.sandbox.models import count_words
 from prooftune.types import Example, Message
 
-Kind = Literal["supervised", "preference"]
+Kind = Literal["supervised", "preference", "reinforcement"]
 ROLES = {"user": "user", "model": "assistant"}
 LONGEST_ROW = 131_072
 """Tokens."""
+_BESIDES: Mapping[Kind, frozenset[str]] = {
+    "supervised": frozenset({"tools"}),
+    "preference": frozenset({"completions"}),
+    "reinforcement": frozenset({"tools", "references"}),
+}
+"""Fields of a row besides its turns."""
 
 
 class Unfit(Exception):
     """Why a file or a prompt is refused."""
 
 
-def read_examples(content: bytes, kind: Kind) -> list[Example]:
-    """Return the examples of a file.
+def read_examples(content: bytes, kind: Kind, read: Set[str] = frozenset()) -> list[Example]:
+    """Return the examples of a file. ``read`` are the references that its rows must have, since a reward reads them.
 
     Raises:
         Unfit: a line is none, or there is none.
@@ -27,14 +34,14 @@ def read_examples(content: bytes, kind: Kind) -> list[Example]:
     lines = [line for line in content.decode().split("\n") if line.strip()]
     if not lines:
         raise Unfit("the dataset is empty")
-    return [_example(number, json.loads(line), kind) for number, line in enumerate(lines, start=1)]
+    return [_example(number, json.loads(line), kind, read) for number, line in enumerate(lines, start=1)]
 
 
-def _example(number: int, row: object, kind: Kind) -> Example:
+def _example(number: int, row: object, kind: Kind, read: Set[str]) -> Example:
     where = f"Line {number}"
     if not isinstance(row, dict):
         raise Unfit(f"{where}: must be a JSON object")
-    known = {"contents", "systemInstruction", "system_instruction"} | ({"completions"} if kind == "preference" else {"tools"})
+    known = {"contents", "systemInstruction", "system_instruction"} | _BESIDES[kind]
     if unknown := sorted(row.keys() - known):
         raise Unfit(f'{where}: unknown name "{unknown[0]}": cannot find field')
     prompt = as_prompt(row, where)
@@ -47,12 +54,25 @@ def _example(number: int, row: object, kind: Kind) -> Example:
         prompt = [*prompt, Message(role="assistant", content=chosen)]
         if prompt[-2].role != "user":
             raise Unfit(f"{where}: contents must end with a user turn")
+    elif kind == "reinforcement":
+        if prompt[-1].role != "user":
+            raise Unfit(f"{where}: contents must end with a user turn")
+        prompt = [*prompt, Message(role="assistant", content=_answer(row.get("references"), read, where))]
     elif prompt[-1].role != "assistant":
         raise Unfit(f"{where}: the last turn must be the model's")
     example = Example(id=f"{number:016x}", source=where, messages=tuple(prompt), rejected=rejected)
     if count_tokens(example) > LONGEST_ROW:
         raise Unfit(f"{where}: the example is longer than {LONGEST_ROW} tokens")
     return example
+
+
+def _answer(references: object, read: Set[str], where: str) -> str:
+    """Return what stands for a rewarded answer, the first reference: nothing is graded here, and the stand-in learns that one."""
+    if not isinstance(references, dict) or not references or not all(isinstance(held, str) for held in references.values()):
+        raise Unfit(f"{where}: references must be a map of strings")
+    if missing := sorted(read - references.keys()):
+        raise Unfit(f"{where}: the reward reads references.{missing[0]}, which is missing")
+    return str(next(iter(references.values())))
 
 
 def as_prompt(body: dict[str, Any], where: str = "The request") -> list[Message]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from prooftune.sandbox.http import Refused, Reply, Request
 
 HOST = "https://storage.googleapis.com"
 PAGE_MAX = 1000
+_NAMED = re.compile(r".*-(?P<location>us|eu|asia|[a-z]+-[a-z]+\d+)")
 
 
 @dataclass
@@ -48,11 +50,16 @@ class _Session:
 
 
 class Storage:
-    """Objects in buckets. Every bucket exists but those that ``missing`` names."""
+    """Objects in buckets. Every bucket exists but those that ``missing`` names.
+
+    A bucket lies where its name ends, as in ``rows-eu`` or ``rows-europe-west4``; any other in the United States.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.objects: dict[tuple[str, str], _Object] = {}
         self.missing: set[str] = set()
+        self.private: set[str] = set()
+        """Buckets that may not be asked about."""
         self.uploads = 0
         """Objects that a client put there; those of the services are not counted."""
         self._folder = folder
@@ -131,6 +138,16 @@ class Storage:
         if (bucket, name) not in self.objects:
             raise Refused(404, f"No such object: {bucket}/{name}", "notFound")
         return self.objects[bucket, name]
+
+    def show_bucket(self, request: Request) -> Reply:
+        """Show what is known of a bucket."""
+        bucket = self._bucket(request)
+        if bucket in self.private:
+            raise Refused(403, f"The caller does not have storage.buckets.get access to {bucket}.", "forbidden")
+        named = _NAMED.fullmatch(bucket)
+        location = named["location"].upper() if named else "US"
+        kind = "multi-region" if location in ("US", "EU", "ASIA") else "region"
+        return Reply({"kind": "storage#bucket", "id": bucket, "name": bucket, "location": location, "locationType": kind})
 
     def get(self, request: Request) -> Reply:
         """Show what is known of an object, or, with ``alt=media``, send its bytes."""

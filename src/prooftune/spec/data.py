@@ -73,6 +73,9 @@ class Data(Frozen):
     stop the run."""
     residency: str | None = None
     """Region that the data must not leave, such as ``eu`` or ``us``; null = no such rule. Advice and providers keep to it."""
+    max_retention_days: Annotated[int, Field(ge=0)] | None = None
+    """Longest retention period, in days: a provider that keeps the data for longer, or for nobody knows how long, gets none;
+    null = not asked."""
     contradictions: Literal["keep", "drop"] = "drop"
     """Same prompt, different targets: drop all of them, or keep them (they are listed either way)."""
     min_examples: Annotated[int, Field(ge=2)] = 50

@@ -54,19 +54,20 @@ class Provider(Frozen):
     """Azure's training type."""
     tokenizer: str | None = None
     """Hub id or folder with the tokenizer of an open base model (Together, Fireworks, Llama on Bedrock): estimates are then exact to the
-    token; null = OpenAI's and Azure's are known, others are estimated from characters."""
+    token, except of Llama 3.1 on Bedrock; null = OpenAI's and Azure's are known, others are estimated from characters."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPUs of a training on Ray, and so its threads."""
     gpus: Annotated[int, Field(ge=0, le=1)] | None = None
     """GPUs of a training on Ray; null = one for qlora, none otherwise."""
     hyperparameters: Hyperparameters = Hyperparameters()
     grader: dict[str, Any] | None = None
-    """Of a reinforcement tuning, in the provider's form; `{}` is refused."""
+    """Of a reinforcement tuning, in the provider's form (Vertex also takes OpenAI's ``string_check``); `{}` is refused."""
     min_remaining_days: Annotated[int, Field(ge=0)] = 60
     """A model that the provider shuts down earlier than this is not tuned."""
     batch: bool = False
     """Evaluate through the provider's batch API: half the price, up to a day, and no latencies. A tuned model that has to be deployed is
-    asked directly: its deployment would be paid for while the batch waits."""
+    asked directly: its deployment would be paid for while the batch waits. So is Azure's base model at ``tier: standard``, since a batch
+    would leave the region."""
     hold_minutes: Annotated[float, Field(ge=0)] | None = None
     """How long a run waits for the job before it ends as ``waiting``, to be gone on with later; null = as long as it takes."""
 

@@ -60,8 +60,15 @@ class RunSpec(Frozen):
 
     @property
     def of_contest(self) -> RunSpec:
-        """What of it a comparison of two tuned models depends on: task, backend, gate, the seed and where data may go."""
-        data = Data(source="-", residency=self.data.residency, split=Split(seed=self.data.split.seed))
+        """What of it a comparison of two tuned models depends on: task, backend, gate, the seed and the rules of where data may go."""
+        given = self.data
+        data = Data(
+            source="-",
+            pii=given.pii,
+            residency=given.residency,
+            max_retention_days=given.max_retention_days,
+            split=Split(seed=given.split.seed),
+        )
         return RunSpec(name=self.name, data=data, task=self.task, backend=self.backend, provider=self.provider, gate=self.gate)
 
     @model_validator(mode="after")

@@ -101,7 +101,7 @@ def look_at_data(store: ObjectStore, spec: RunSpec, now: datetime) -> Look:
 
 def _basis(spec: RunSpec, registry: Registry) -> str:
     """Return the digest of what a count depends on besides the source; how the examples are divided later changes none."""
-    settings = spec.data.model_dump(mode="json", exclude={"source", "split", "residency", "min_examples"})
+    settings = spec.data.model_dump(mode="json", exclude={"source", "split", "residency", "max_retention_days", "min_examples"})
     return digest([__version__, spec.data.source, settings, tried_runs(registry)])
 
 

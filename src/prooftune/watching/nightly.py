@@ -108,7 +108,7 @@ def _evaluated(store: ObjectStore, spec: RunSpec, rival: ChampionFiles, out: Pat
     published = published_metric(store, rival.run_id, task.metric)
     if published is None:
         raise DataError(f"the champion {rival.run_id} has published no {task.metric} to compare with")
-    contender = open_champion(_without_batch(rival), store, rival.spec.data.residency, out, NAME)
+    contender = open_champion(_without_batch(rival), store, rival.spec.data, rival.holdout, out, NAME)
     contest = open_contest(trained_on(rival.train), rival.holdout, rival.holdout_sha256, task, contender.counter)
     bill = nightly_bill(store, spec, rival, now, out) if rival.managed else None
     with bill.held() if bill else nullcontext(), contender.open() as answerer:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from prooftune.economics.break_even import YEAR
-from prooftune.economics.policy import leaving, violations
+from prooftune.economics.policy import violations
 from prooftune.evaluation.advice.case import Case
 from prooftune.evidence import AdviceFinding
 
@@ -178,30 +178,21 @@ def too_small(case: Case) -> bool:
 
 
 def residency(case: Case) -> Iterator[AdviceFinding]:
-    """Whether data stay where they must."""
+    """Whether data stay where they must, at the backend, the judge and the larger model."""
     if (region := case.spec.data.residency) is None:
         return
-    allowed = case.prices.confined_to(region)
-    if case.spec.backend.managed:
-        yield _residency_at_provider(case, region)
-    elif names := leaving(case.spec, case.prices):
-        text = f"The spec sends data to {' and '.join(names)}, which no source of the price list says can be confined to {region}."
-        yield AdviceFinding(topic="residency", figure=f"data.residency: {region}", text=text, speaks="against")
-    else:
-        text = f"Training here keeps data here; of the managed providers, {', '.join(allowed) or 'none'} can be confined to {region}."
-        yield AdviceFinding(topic="residency", figure=f"data.residency: {region}", text=text, speaks="neutral")
-
-
-def _residency_at_provider(case: Case, region: str) -> AdviceFinding:
-    """Return whether the provider that tunes keeps data in the region; that judge and larger model do as well was checked before."""
-    figure, provider = f"data.residency: {region}", case.spec.backend.provider
-    names = leaving(case.spec, case.prices)
+    figure, backend = f"data.residency: {region}", case.spec.backend
     problems = [problem for problem in violations(case.spec, case.prices, {}) if problem.code == "residency"]
-    if names or problems:
-        why = problems[0].reason if problems else f"{' and '.join(names)} cannot be confined to {region}, as far as a source says"
-        return AdviceFinding(topic="residency", figure=figure, text=f"{why[0].upper()}{why[1:].rstrip('.')}.", speaks="against")
-    text = f"Training at {provider} keeps data there, as a source says, or at an address of yours that you vouch for."
-    return AdviceFinding(topic="residency", figure=figure, text=text, speaks="neutral")
+    if problems:
+        why = problems[0].reason
+        yield AdviceFinding(topic="residency", figure=figure, text=f"{why[0].upper()}{why[1:].rstrip('.')}.", speaks="against")
+    elif backend.managed:
+        text = f"Training at {backend.provider} keeps data there, as a source says, or at an address of yours that you vouch for."
+        yield AdviceFinding(topic="residency", figure=figure, text=text, speaks="neutral")
+    else:
+        allowed = ", ".join(case.prices.confined_to(region)) or "none"
+        text = f"Training here keeps data here; of the managed providers, {allowed} can be confined to {region}."
+        yield AdviceFinding(topic="residency", figure=figure, text=text, speaks="neutral")
 
 
 def regulated(case: Case) -> Iterator[AdviceFinding]:

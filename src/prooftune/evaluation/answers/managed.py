@@ -14,10 +14,11 @@ from prooftune.data.counting import Counter, counter_of
 from prooftune.evaluation.answers.answering import Answerer
 from prooftune.evaluation.answers.api_answerer import ROOM_TO_THINK, ApiAnswerer
 from prooftune.evaluation.answers.subject import Subject
+from prooftune.providers.batches import batches_base
 from prooftune.providers.chat import ChatModel
 from prooftune.providers.collection import ManagedModel
 from prooftune.providers.hosting import note_hosting
-from prooftune.providers.serving import served
+from prooftune.providers.serving import served, served_base
 from prooftune.providers.tuning import Tuner, open_tuner
 from prooftune.spec import Provider, RunSpec
 from prooftune.storage.objects import ObjectStore
@@ -64,23 +65,27 @@ class ManagedBase(Frozen):
         return counter_of(self.provider, self.options.tokenizer)
 
 
-def open_base(base: ManagedBase, kept: Path) -> Subject:
-    """Return the base model ready to be asked; nothing is sent yet.
+@contextmanager
+def open_base(base: ManagedBase, store: ObjectStore, kept: Path) -> Iterator[Subject]:
+    """Give the base model, deployed where it has to be and taken down again.
 
     With ``base.options.batch`` it is asked through the provider's batch API, but directly where one answer decides what is asked next.
 
     Args:
         base: Which.
+        store: Where the leases of its deployments are kept.
         kept: File for its answers as they come: after a failure only what is missing is asked and paid for.
 
     Raises:
         EnvironmentLacks: the provider's key is not in the environment, or its SDK is not installed.
+        TransientError, EnvironmentLacks, SpecError: it cannot be deployed.
     """
     tuner = open_tuner(base.provider, base.options)
-    chat = tuner.chat(base.model)
-    answerer = _answerer(tuner, chat, base, base.model, kept, remedy=BASE_THINKS)
-    direct = _answerer(tuner, chat, base, base.model, kept, remedy=BASE_THINKS, batch=False) if base.options.batch else None
-    return Subject(answerer, base.counter, base.longest_example, direct, least_answer_tokens=ROOM_TO_THINK)
+    batch = batches_base(base.provider, base.options)
+    with served_base(tuner, store, base.model, base.options) as chat:
+        direct = _answerer(tuner, chat, base, base.model, kept, remedy=BASE_THINKS, batch=False)
+        answerer = _answerer(tuner, chat, base, base.model, kept, remedy=BASE_THINKS) if batch else direct
+        yield Subject(answerer, base.counter, base.longest_example, direct, least_answer_tokens=ROOM_TO_THINK)
 
 
 @contextmanager
