@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from prooftune.types import Progress as Amount
     from tasks.listening import Event
 
+SERVING = "prooftune.providers.serving"
+"""Whose warnings are said as well: what runs on at a provider, and costs money, although nobody takes it down."""
 PLAIN_EVERY_S = 15.0
 """Without a terminal, progress inside a stage is said at most this often: a log is read later."""
 
@@ -35,7 +37,7 @@ def live_progress() -> Iterator[None]:
     display: Bars | Lines = Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines(sys.stderr)
     listening.listeners.append(display.take)
     try:
-        with display:
+        with display, listening.warnings_told(SERVING):
             yield
     finally:
         listening.listeners.remove(display.take)

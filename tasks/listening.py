@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from prooftune.report.wording import visible
 from prooftune.types import Progress
 
 
@@ -42,3 +45,20 @@ def tell(event: Event) -> None:
     """Tell every listener."""
     for listener in listeners:
         listener(event)
+
+
+class _Teller(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell the listeners a line of a log."""
+        tell(Said(visible(record.getMessage())))
+
+
+@contextmanager
+def warnings_told(logger: str) -> Iterator[None]:
+    """Tell the listeners what a logger warns of, until the block ends: the log itself is for those who look it up."""
+    teller = _Teller(logging.WARNING)
+    logging.getLogger(logger).addHandler(teller)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeHandler(teller)

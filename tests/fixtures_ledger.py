@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +38,11 @@ class MemoryStore:
         self.objects: dict[str, bytes] = {}
         self.next_puts: list[Literal["fine", "lost", "failed"]] = []
         self._lock = threading.Lock()
+        self._work = Path(tempfile.mkdtemp(prefix="prooftune-memory-"))
+        weakref.finalize(self, shutil.rmtree, self._work)
+
+    def work_dir(self) -> Path:
+        return self._work
 
     def get(self, key: str) -> bytes:
         try:

@@ -10,8 +10,9 @@ import fixtures_bedrock
 import pytest
 from fixtures_stand_ins import StandIn
 
-from prooftune.errors import EnvironmentLacks
+from prooftune.errors import EnvironmentLacks, TransientError
 from prooftune.providers.bedrock import BedrockTuner
+from prooftune.providers.calls import ATTEMPTS
 from prooftune.providers.tuning import PartlyListed
 
 LLAMA = "meta.llama3-1-8b-instruct-v1:0:128k"
@@ -68,3 +69,14 @@ def test_what_can_be_listed_is_listed(here: StandIn) -> None:
         tuner.deployments()
     assert not isinstance(failed.value, PartlyListed)
     assert (refused.fired, without.fired, neither.fired) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "the other"])
+def test_a_list_that_fails_for_now_is_no_missing_right(here: StandIn, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    """What one list would show is not known yet: it is asked for again later, and what the other one shows does not pass for all."""
+    monkeypatch.setattr("prooftune.providers.calls.FIRST_WAIT_S", 0.001)
+    failing = here.api.faults.order("error_before", "list_deployments", times=ATTEMPTS, after=int(not first))
+    with pytest.raises(TransientError):
+        here.tuner.deployments()
+    assert failing.fired == ATTEMPTS
+    assert [one.name for one in here.tuner.deployments()] == [NAME]

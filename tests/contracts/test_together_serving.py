@@ -8,8 +8,10 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fixtures_ledger import QUICK
 from fixtures_stand_ins import StandIn, open_stand_in
 from fixtures_together import fault, tuned
 
@@ -21,9 +23,13 @@ from prooftune.errors import (
     SpecError,
     TransientError,
 )
+from prooftune.providers.serving import served
 from prooftune.providers.tuning import MARK
+from prooftune.sandbox import together_jobs
 from prooftune.sandbox.together_endpoints import PROVISIONING
 from prooftune.sandbox.together_jobs import archive_of
+from prooftune.sandbox.together_shown import listed
+from prooftune.storage.local import LocalStore
 
 sdk = pytest.importorskip("together")
 
@@ -50,6 +56,20 @@ def test_deployments_are_made_and_removed_once(operation: str, here: StandIn) ->
         here.tuner.take_down(order.key)
         assert here.tuner.deployments() == []
         assert ordered.fired == 1
+
+
+def test_a_model_of_a_job_that_cannot_be_read_is_deployed(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name that its list shows. Where that is hidden too, nobody says that the model answers as it is: the deployment may be up."""
+    order, model = tuned(here)
+    changed: dict[str, Any] = {"total_price": {"of": "the next version"}}
+    monkeypatch.setattr(together_jobs, "listed", lambda job: listed(job) | changed)
+    with served(here.tuner, LocalStore(here.folder / "store"), model, order.key, here.options, None, QUICK):
+        assert len(here.tuner.deployments()) == 1
+    assert here.tuner.deployments() == []
+    assert here.tuner.deploy(here.model, "prooftune-base") is None
+    changed["model_output_name"] = None
+    with pytest.raises(TransientError, match=rf"ft-.* in a form that cannot be read, and that may have made {model}.*same command"):
+        here.tuner.deploy(model, order.key)
 
 
 def test_a_deployment_of_the_lowest_price(here: StandIn) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 import urllib.request
@@ -20,6 +21,7 @@ from fixtures_tickets import managed_fields
 from tests_support import prooftune
 
 from prooftune.providers.deployment_leases import key_of, read_leases
+from prooftune.storage.leases import alive
 from prooftune.storage.local import LocalStore
 from prooftune.storage.manifest import verify_manifest
 from prooftune.storage.objects import ObjectStore
@@ -195,6 +197,9 @@ def test_a_kill_at_any_stage_costs_no_second_job(provider: str, tmp_path: Path, 
 
 def swept_after_a_kill(place: Place, azure_usd_per_hour: float) -> None:
     """Check that a sweep spares what may still be used, and takes down what nobody renews any more, with what it costs by the hour."""
+    [found] = place.sweep()
+    assert (found["in_use"], found["removed"]) == (False, False), "its process is known to be gone on this machine"
+    shutil.rmtree(place.store.work_dir() / "living")  # as another machine has it
     [found] = place.sweep("--remove")
     assert (found["in_use"], found["removed"]) == (True, False), "a lease that was renewed a moment ago may be a living run's"
     [lease] = read_leases(place.store)
@@ -208,3 +213,18 @@ def swept_after_a_kill(place: Place, azure_usd_per_hour: float) -> None:
     assert found["removed"]
     assert place.sweep() == []
     assert list(read_leases(place.store)) == []
+
+
+@pytest.mark.parametrize("provider", DEPLOYED)
+def test_a_run_that_is_run_again_at_once_leaves_nothing(
+    provider: str, tmp_path: Path, server: dict[str, Any], home: dict[str, str]
+) -> None:
+    """SIGKILL while the model is deployed, and the same command: no sweep comes between, and the dead run's lease has not lapsed."""
+    with standing_in(provider, tmp_path, home) as place:
+        place.killed("evaluate", place.is_deployed)
+        assert place.is_deployed(), "the run was to be killed while the model is deployed"
+        [dead] = read_leases(place.store)
+        result = place.run()
+        assert alive(dead.renewed, datetime.now(UTC)), "the run was to end before the dead one's lease lapses"
+        assert result["verdict"] == "promote", result["reasons"]
+        assert (place.sweep(), list(read_leases(place.store))) == ([], [])

@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from fixtures_ledger import QUICK, MemoryStore, MemoryTuner
-from fixtures_serving import LAPSED, NAME, OPTIONS, left_behind, swept
+from fixtures_serving import NAME, OPTIONS, left_behind, swept
 
 from prooftune.errors import TransientError
 from prooftune.providers.deployment_leases import PAST, read_leases
 from prooftune.providers.serving import SWEEP, served
+from prooftune.providers.tuning import Deployment
+from prooftune.storage.leases import DEAD_AFTER_S, SKEW_S
 
 pytest_plugins = ["fixtures_serving"]
 
@@ -71,7 +73,7 @@ def test_of_a_try_that_may_be_alive_nobody_knows(leases_at: MemoryStore, tuner: 
     left_behind(leases_at, tuner, minutes=1, use="evaluate")
     assert heard(leases_at, tuner) == [NONE, None]
     assert set(tuner.running) == {NAME}
-    assert SWEEP in caplog.text
+    assert f"{(DEAD_AFTER_S + SKEW_S) / 60:.0f} minutes after its end: {SWEEP}" in caplog.text
 
 
 def test_one_that_dies_while_the_next_try_is_at_work_is_counted_until_that_began(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
@@ -99,9 +101,54 @@ def test_a_try_that_could_not_take_it_down_is_counted_by_the_next(leases_at: Mem
     assert heard(leases_at, tuner) == [HOUR, NONE]
 
 
-def test_two_sweeps_count_it_once(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
-    """The second finds neither deployment nor lease."""
-    left_behind(leases_at, tuner, use="evaluate")
-    for _ in range(2):
-        swept(leases_at, tuner, minutes=LAPSED)
-    assert len([hours for hours in heard(leases_at, tuner) if hours != NONE]) == 1
+@pytest.mark.parametrize("fails", ["deploy", "wait"])
+def test_what_ran_before_it_failed_to_answer_is_counted(
+    leases_at: MemoryStore, tuner: MemoryTuner, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Whether the provider's adapter waits for it or we do: from the request that made it until it was taken down."""
+    hours: list[float | None] = []
+
+    def deploy(model: str, name: str) -> Deployment:
+        tuner.running[name] = Deployment(name=name, model=model, ready=False, told="starting", chat=model)
+        if fails == "wait":
+            return tuner.running[name]
+        raise TransientError("it did not start within half an hour")
+
+    def refused() -> list[Deployment]:
+        raise TransientError("503")
+
+    monkeypatch.setattr(tuner, "deploy", deploy)
+    monkeypatch.setattr(tuner, "deployments", refused)
+    with pytest.raises(TransientError), served(tuner, leases_at, "tuned-1", NAME, OPTIONS, 1.7, QUICK, hours.append, "evaluate"):
+        raise AssertionError("not reached")
+    assert hours == [NONE]
+    assert not tuner.running
+
+
+def test_what_a_dead_try_left_is_taken_down_whatever_the_provider_says(leases_at: MemoryStore, tuner: MemoryTuner) -> None:
+    """That the model answers as it is: nobody else would find the deployment once the dead try's lease is gone. Its hours are counted."""
+    left_behind(leases_at, tuner, minutes=60, use="evaluate")
+    tuner.needs_deployment = False
+    assert heard(leases_at, tuner) == [HOUR, NONE]
+    assert not tuner.running
+    assert not leases_at.objects
+
+
+@pytest.mark.parametrize("by", ["the next try", "another sweep"])
+def test_two_that_end_a_dead_try_s_lease_count_it_once(leases_at: MemoryStore, tuner: MemoryTuner, by: str) -> None:
+    """One does it, and the next try counts it, while a sweep that had read the lease before asks what runs."""
+    left_behind(leases_at, tuner, minutes=60, use="evaluate")
+    look, tried = tuner.deployments, []
+
+    def deployments() -> list[Deployment]:
+        tuner.deployments = look  # type: ignore[method-assign]  # once
+        if by == "another sweep":
+            swept(leases_at, tuner)
+        tried.extend(heard(leases_at, tuner))
+        return look()
+
+    tuner.deployments = deployments  # type: ignore[method-assign]  # a try comes between
+    swept(leases_at, tuner)
+    assert tried == [HOUR, NONE]
+    assert not leases_at.objects
+    assert heard(leases_at, tuner) == [NONE]

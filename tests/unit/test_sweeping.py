@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -147,17 +149,61 @@ with served(open_tuner("azure", options), LocalStore(Path(sys.argv[2])), sys.arg
 """
 
 
-def test_a_killed_run_s_deployment_is_swept_at_azure(here: StandIn, tmp_path: Path) -> None:
-    """SIGKILL while it is used: it runs on, and is taken down once its lease has run out. The next try counts its hours."""
-    leases_at = LocalStore(tmp_path / "store")
-    options = here.tuner.options  # type: ignore[attr-defined]  # of Azure's adapter
+@contextmanager
+def in_use(here: StandIn, leases_at: LocalStore) -> Iterator[Provider]:
+    """Use the model in a process of its own that is killed when the block ends; the account's options are given."""
+    options: Provider = here.tuner.options  # type: ignore[attr-defined]  # of Azure's adapter
     command = [sys.executable, "-c", SERVE, options.model_dump_json(), str(leases_at.root), here.model, NAME]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "in use\n", process.stderr.read()
-        process.send_signal(signal.SIGKILL)
-    assert here.api.state()["deployments"] == 1
+        try:
+            yield options
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert here.api.state()["deployments"] == 1, "a kill takes nothing down"
+
+
+@pytest.mark.parametrize("use", ["evaluate", "forgetting"])
+def test_a_killed_run_that_runs_again_at_once_leaves_nothing(here: StandIn, tmp_path: Path, use: str) -> None:
+    """Its lease was renewed a moment ago, but its process is known to be gone, whatever it used the model for. Hours are known."""
+    leases_at = LocalStore(tmp_path / "store")
+    with in_use(here, leases_at) as options:
+        pass
+    hours: list[float | None] = []
+    with served(open_tuner("azure", options), leases_at, here.model, NAME, options, 1.7, QUICK, hours.append, use):
+        assert len(list(read_leases(leases_at))) == 1
+    assert here.api.state()["deployments"] == 0
+    assert len(hours) == (2 if use == "evaluate" else 1)
+    assert None not in hours
+    assert not list(read_leases(leases_at))
+    assert [path for path in leases_at.work_dir().rglob("*") if path.is_file()] == []
+
+
+def test_a_sweep_on_the_same_machine_knows_at_once(here: StandIn, tmp_path: Path) -> None:
+    """What a living process uses is left to it; killed, it need not be waited for, and told is not taken down."""
+    leases_at = LocalStore(tmp_path / "store")
+    with in_use(here, leases_at) as options:
+        (told,) = sweep(leases_at, open_tuner, [], remove=True, now=datetime.now(UTC)).deployments
+        assert (told.in_use, told.removed) == (True, False)
+        hours: list[float | None] = []
+        with served(open_tuner("azure", options), leases_at, here.model, NAME, options, 1.7, QUICK, hours.append, "forgetting"):
+            assert len(list(read_leases(leases_at))) == 2
+        assert here.api.state()["deployments"] == 1, "it is another's as well"
+    for remove in (False, True):
+        (told,) = sweep(leases_at, open_tuner, [], remove=remove, now=datetime.now(UTC)).deployments
+        assert (told.in_use, told.removed) == (False, remove)
+    assert here.api.state()["deployments"] == 0
+    assert not list(read_leases(leases_at))
+
+
+def test_a_killed_run_s_deployment_is_swept_at_azure(here: StandIn, tmp_path: Path) -> None:
+    """By another machine, where nobody knows of its process, once its lease has run out. The next try counts its hours."""
+    leases_at = LocalStore(tmp_path / "store")
+    with in_use(here, leases_at) as options:
+        pass
+    shutil.rmtree(leases_at.work_dir())  # as another machine has it
 
     now = datetime.now(UTC)
     (told,) = sweep(leases_at, open_tuner, [], remove=True, now=now).deployments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from rich.console import Console
 
 import flows.live
 from flows import terminal
+from prooftune.providers.serving import LEFT_UP, SWEEP
 from prooftune.types import Progress, Verdict
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -250,6 +252,21 @@ def test_without_a_terminal_progress_is_plain_lines(tell: Any, capsys: pytest.Ca
         "The server is away.⟨U+001B⟩[2J",
         "gate: already done",
     ]
+
+
+def test_what_goes_on_costing_money_is_said_on_the_terminal(tell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of what nobody takes down it is not enough that the log says so: whoever runs the command does not see that. Only while it runs."""
+    serving = logging.getLogger("prooftune.providers.serving")
+    with flows.live.live_progress():
+        serving.error("the deployment %s may still run \x1b[2J", "prooftune-01")
+        serving.warning(LEFT_UP, "prooftune-02", SWEEP)
+        serving.info("as it should be")
+    serving.error("nobody listens")
+    assert capsys.readouterr().err.splitlines() == [
+        "the deployment prooftune-01 may still run ⟨U+001B⟩[2J",
+        LEFT_UP % ("prooftune-02", SWEEP),
+    ]
+    assert not serving.handlers
 
 
 def test_on_a_terminal_each_stage_has_a_line(tell: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from fixtures_managed import line
@@ -13,10 +14,13 @@ from fixtures_watched import BY_THE_HOUR, CHAMPION, HOLDOUT, Watched, fail_half_
 from prooftune.economics import spending
 from prooftune.economics.bill import Bill, BillLine
 from prooftune.economics.managed import Estimate
+from prooftune.economics.prices import load_prices
 from prooftune.errors import DataError, SpecError
+from prooftune.providers.hosting import ANSWERS, note_hosting
 from prooftune.spec import Budget, Use
+from prooftune.storage.local import LocalStore
 from prooftune.watching.nightly import evaluate_again
-from prooftune.watching.nightly_bill import likely_usd
+from prooftune.watching.nightly_bill import NAME, NightlyBill, likely_usd
 
 pytest_plugins = ["fixtures_watched"]
 
@@ -113,3 +117,25 @@ def test_what_is_held_is_what_asking_the_candidate_cost() -> None:
     assert likely_usd(untimed, None, batched=True) == 0.5
     assert likely_usd(untimed, hour, batched=False) == 3.25
     assert likely_usd(whole, hour, batched=True) == 1.25
+
+
+def test_hours_that_nobody_knows_count_as_estimated(tmp_path: Path) -> None:
+    """Once, however many tries died, and beside the hours that are known: a deployment that nobody timed was not for nothing."""
+    hour = line("hosting, for the evaluation", 2, "hour", 1.7)
+    store, moment = LocalStore(tmp_path / "store"), today()
+    bill = NightlyBill(
+        store=store,
+        budget=Budget(monthly_usd=100),
+        key=f"asking {CHAMPION} again on {moment:%Y-%m-%d}",
+        now=moment,
+        likely_usd=hour.usd,
+        offer="openai/gpt-4.1-mini",
+        prices=load_prices(None, moment.date()),
+        hour=hour,
+        out=tmp_path,
+    )
+    for hours, usd in ((0.1, 0.17), (None, 0.17 + 3.4), (None, 0.17 + 3.4)):
+        with bill.held():
+            note_hosting(tmp_path / f"{NAME}{ANSWERS}", "prooftune-1", hours)
+        [item] = spending.spent(store, "default").items
+        assert item.billed_usd == pytest.approx(usd)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from prooftune.errors import ProoftuneError, SpecError
+from prooftune.errors import ProoftuneError, SpecError, TransientError
 from prooftune.providers.bedrock_answers import OnDemand, Provisioned, shown
 from prooftune.providers.bedrock_connection import Connection, pages
 from prooftune.providers.bedrock_models import require_family
@@ -89,6 +89,7 @@ class Deployments:
 
         Raises:
             PartlyListed: one kind was listed, and the list of the other was refused.
+            TransientError: a list may be there later; what the other one shows must not pass for all meanwhile.
             ProoftuneError: neither was listed.
         """
         listings = (
@@ -100,6 +101,8 @@ class Deployments:
         for kind, listing, field in listings:
             try:
                 listed = [kind.model_validate(one) for one in pages(self._api.call, listing, field, nameContains=MARK, maxResults=PAGE)]
+            except TransientError:
+                raise
             except ProoftuneError as error:
                 refused.append(error)
                 continue

@@ -2,6 +2,9 @@
 
 A lease is written before anything is deployed, renewed while the model is in use, and deleted when the deployment is gone or another run
 uses it. Where a run died, whoever ends its lease writes down how long its deployment ran, for the next try of the same use to count.
+
+That a run died its own machine knows at once, also where its lease was renewed a moment ago (``storage/living.py``). Any other one knows it
+from a lease that nobody renews.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from prooftune.errors import IntegrityError, ProoftuneError
 from prooftune.providers.tuning import Deployment, PartlyListed, Tuner
 from prooftune.spec import Provider
+from prooftune.storage import living
 from prooftune.storage.leases import alive
 from prooftune.storage.objects import AlreadyThere, NoSuchObject, ObjectStore
 from prooftune.types import Frozen
@@ -50,14 +54,16 @@ class Lease(Frozen):
     """The run has left, and the deployment could not be taken down."""
     use: str = ""
     """What it is used for, the same in each try: whose bill its hours are in. Empty = nobody counts them."""
+    killed: bool = Field(default=False, exclude=True)
+    """Whether its process has ended without deleting it, as this machine knows; False = it lives, or nobody here can tell. Not stored."""
 
     def uses(self, now: datetime) -> bool:
         """Return whether the run still needs the deployment, as far as anybody can tell."""
-        return not self.leaving and alive(self.renewed, now)
+        return not self.leaving and not self.killed and alive(self.renewed, now)
 
     def leaves(self, now: datetime) -> bool:
         """Return whether the run may be taking the deployment down at this moment."""
-        return self.leaving and not self.stuck and alive(self.renewed, now)
+        return self.leaving and not self.stuck and not self.killed and alive(self.renewed, now)
 
     def is_dead(self, now: datetime) -> bool:
         """Return whether nobody stands behind it any more."""
@@ -97,7 +103,8 @@ def read_leases(store: ObjectStore, name: str | None = None, unreadable: dict[st
     """
     for key in store.list(FOLDER if name is None else f"{FOLDER}{name}/"):
         try:
-            yield Lease.model_validate_json(store.get(key))
+            lease = Lease.model_validate_json(store.get(key))
+            yield lease.model_copy(update={"killed": True}) if living.known_dead(store, key) else lease
         except NoSuchObject:
             continue  # its run has just ended
         except ValidationError:
@@ -125,12 +132,16 @@ def take_down_unused(tuner: Tuner, store: ObjectStore, lease: Lease, now: dateti
 
 
 def bury(store: ObjectStore, lease: Lease, until: datetime | None) -> None:
-    """Delete a dead run's lease; how long its deployment ran until then is kept for the next try. None = nobody knows until when."""
-    if lease.use:
+    """Delete a dead run's lease; how long its deployment ran until then is kept for the next try. None = nobody knows until when.
+
+    One that is gone was ended by somebody else since it was read, and its hours may have been counted already.
+    """
+    if lease.use and store.exists(key_of(lease.name, lease.holder)):
         hours = None if until is None else max((until - lease.since).total_seconds(), 0.0) / 3600
         past = Past(name=lease.name, use=lease.use, hours=hours)
         store.put(f"{PAST}{lease.name}/{lease.holder}.json", past.model_dump_json(indent=1).encode())
     store.delete(key_of(lease.name, lease.holder))
+    living.forget(store, key_of(lease.name, lease.holder))
 
 
 def paid_until(lease: Lease, deployment: Deployment | None, now: datetime) -> datetime | None:

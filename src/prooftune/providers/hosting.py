@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prooftune.evaluation.answers.kept import cut_unfinished, keep
+from prooftune.data.kept import cut_unfinished, keep
 from prooftune.types import Frozen
 
 ANSWERS, ENDING = ".answers.jsonl", ".hosting.jsonl"

@@ -2,7 +2,7 @@
 
 Runs that use one model share its deployment, each with a lease of its own: the last to leave takes it down. Who arrives while
 another one leaves waits until that is done, since the deployment may be gone then. What a dead run left is taken down by the next run
-that uses the same model, or by a sweep (``sweeping.py``).
+that uses the same model and knows it to be dead (``deployment_leases.py`` says when), or by a sweep (``sweeping.py``).
 """
 
 from __future__ import annotations
@@ -34,12 +34,17 @@ from prooftune.providers.submission import PATIENCE, Patience
 from prooftune.providers.tuning import MARK, Deployment, Tuner
 from prooftune.spec import Provider, digest
 from prooftune.storage.leases import RENEW_S, kept_renewed
+from prooftune.storage.living import shown_alive
 from prooftune.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
 READY_WITHIN_S = 3600.0
 SWEEP = "prooftune jobs sweep --remove"
+LEFT_UP = (
+    "the deployment %s is left up, and goes on costing money, for an earlier try that may be alive on another machine; "
+    "if that try is dead, take the deployment down once its lease has lapsed, 15 minutes after its end: %s"
+)
 
 
 @contextmanager
@@ -65,38 +70,27 @@ def served(
         usd_per_hour: What the deployment costs, for its lease.
         patience: How long to wait between looks.
         ran: Hears how many hours a deployment ran, once it is gone, and those of earlier tries of the same use that died; None = one ran,
-            and nobody knows how long. Where nothing had to be deployed, it hears nothing.
+            and nobody knows how long. Where nothing had to be deployed, and no dead try left a lease, it hears nothing.
         use: What the model is asked for, the same in each try.
 
     Raises:
         EnvironmentLacks: the deployment failed, did not become ready within an hour, or could not be taken down.
         TransientError: it could not be taken down.
     """
-    now = datetime.now(UTC)
-    lease = Lease(
-        name=name,
-        holder=uuid4().hex[:12],
-        provider=tuner.provider,
-        address=tuner.address,
-        options=options,
-        model=model,
-        usd_per_hour=usd_per_hour,
-        since=now,
-        renewed=now,
-        use=use,
-    )
+    lease = _lease_of(tuner, model, name, options, usd_per_hour, use)
     stay = _Stay(tuner, store, lease, patience, ran)
-    try:
-        with _renewed(store, lease):
-            stay.arrive()
-            yield tuner.chat(stay.deployed())
-    except BaseException:
+    with shown_alive(store, key_of(name, lease.holder)):
         try:
-            stay.leave()
-        except ProoftuneError as error:  # what went wrong first is what has to be told
-            log.error("%s", error)
-        raise
-    stay.leave()
+            with _renewed(store, lease):
+                stay.arrive()
+                yield tuner.chat(stay.deployed())
+        except BaseException:
+            try:
+                stay.leave()
+            except ProoftuneError as error:  # what went wrong first is what has to be told
+                log.error("%s", error)
+            raise
+        stay.leave()
 
 
 @contextmanager
@@ -135,7 +129,8 @@ class _Stay:
     ran: Callable[[float | None], None] | None
     began: float | None = None
     """When the deployment became this run's to take down, by the monotonic clock; None = it is not yet."""
-    deployment: Deployment | None = None
+    took_over: bool = False
+    """Whether it ended a dead run's lease: what that left is this run's to take down, whatever the provider says of the model."""
     answers_as_it_is: bool = False
 
     def arrive(self) -> None:
@@ -149,13 +144,14 @@ class _Stay:
             found = next((one for one in listed(self.tuner)[0] if one.name == self.lease.name), None)
             for one in dead:
                 bury(self.store, one, paid_until(one, found, now))
+                self.took_over = True
         self._count_past()
 
     def deployed(self) -> str:
         """Deploy the model where it has to be, wait until it answers, and return by which name."""
-        self.deployment = self.tuner.deploy(self.lease.model, self.lease.name)
-        self.answers_as_it_is = self.deployment is None
-        return self.lease.model if self.deployment is None else _ready(self.tuner, self.deployment, self.lease.model, self.patience).chat
+        deployment = self.tuner.deploy(self.lease.model, self.lease.name)
+        self.answers_as_it_is = deployment is None and not self.took_over
+        return self.lease.model if deployment is None else _ready(self.tuner, deployment, self.lease.model, self.patience).chat
 
     def leave(self) -> None:
         """Take the deployment down, unless another run uses it, and say how long it ran.
@@ -175,8 +171,7 @@ class _Stay:
                 )
                 kind = TransientError if isinstance(error, TransientError) else EnvironmentLacks
                 raise kind(f"the deployment {name} may still run and cost money ({error}); take it down: {SWEEP}") from error
-            if self.deployment is not None:
-                self._hear((time.monotonic() - self.began) / 3600)
+            self._hear((time.monotonic() - self.began) / 3600)
             if not self._attempt(lambda: self._settle(down)):
                 self._hear(None)
         self._attempt(lambda: self.store.delete(key_of(self.lease.name, self.lease.holder)))
@@ -188,7 +183,7 @@ class _Stay:
             if down and one.is_dead(now):
                 bury(self.store, one, self.lease.since)  # the hours since then are this run's own
             elif one.use == self.lease.use != "" and one.uses(now):
-                log.warning("the deployment %s is left to an earlier try; if that is dead, take it down: %s", one.name, SWEEP)
+                log.warning(LEFT_UP, one.name, SWEEP)
                 self._hear(None)
         self._count_past()
 
@@ -233,6 +228,22 @@ def _ready(tuner: Tuner, deployment: Deployment, model: str, patience: Patience)
         found = next((one for one in listed(tuner)[0] if one.name == deployment.name), None)
         deployment = found or tuner.deploy(model, deployment.name) or deployment
     return deployment
+
+
+def _lease_of(tuner: Tuner, model: str, name: str, options: Provider, usd_per_hour: float | None, use: str) -> Lease:
+    now = datetime.now(UTC)
+    return Lease(
+        name=name,
+        holder=uuid4().hex[:12],
+        provider=tuner.provider,
+        address=tuner.address,
+        options=options,
+        model=model,
+        usd_per_hour=usd_per_hour,
+        since=now,
+        renewed=now,
+        use=use,
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from prooftune.errors import EnvironmentLacks, ModelUnavailable, Problem, SpecError
+from prooftune.errors import EnvironmentLacks, ModelUnavailable, Problem, SpecError, TransientError
 from prooftune.providers import together_rows as rows
 from prooftune.providers.calls import TIMEOUT_S, Caller
 from prooftune.providers.chat import KEYS, ChatModel, read_key
@@ -190,16 +190,16 @@ class TogetherTuner:
         Raises:
             ModelUnavailable: the tuned model is not in Together's registry, or no hardware is offered for it.
             EnvironmentLacks: the deployment failed to start.
-            TransientError: it did not start within half an hour.
+            TransientError: it did not start within half an hour, or the job that made it cannot be read.
         """
-        made = next((job for job in _readable(self._all()) if job.model_output_name == model), None)
+        made = self._made(model)
         if made is None:
             return None
-        found = self.api.read(JobAnswer, lambda: self._jobs.retrieve(made.id))
+        found = self.api.read(JobAnswer, lambda: self._jobs.retrieve(made))
         # An adapter alone is merged into its base model when its deployment starts.
         identity = found.model_object_id or found.adapter_object_id
         if not identity:
-            raise ModelUnavailable(f"Together's registry has no model of {made.id}, so that it cannot be deployed; download its weights")
+            raise ModelUnavailable(f"Together's registry has no model of {made}, so that it cannot be deployed; download its weights")
         return self._endpoints.ensure(f"projects/{self.api.project}/models/{identity}", name)
 
     def deployments(self) -> list[Deployment]:
@@ -220,6 +220,23 @@ class TogetherTuner:
 
     def _all(self) -> list[JobAnswer | Unreadable]:
         return self.api.read(JobList, lambda: self._jobs.list()).data
+
+    def _made(self, model: str) -> str | None:
+        """Return the job that made a tuned model; None = none did: it is a base model.
+
+        Raises:
+            TransientError: none that shows its model did, and one of the others may have.
+        """
+        jobs = self._all()
+        for job in jobs:
+            if model == (job.field("model_output_name") if isinstance(job, Unreadable) else job.model_output_name):
+                return job.id
+        if hidden := [job.id for job in jobs if isinstance(job, Unreadable) and job.may_be(model_output_name=model)]:
+            raise TransientError(
+                f"together lists {', '.join(hidden)} in a form that cannot be read, and that may have made {model}; it was not deployed. "
+                "Run the same command again later, or with a newer version of Prooftune"
+            )
+        return None
 
     def _events(self, job: str) -> EventList:
         return self.api.read(EventList, lambda: self._jobs.list_events(job))

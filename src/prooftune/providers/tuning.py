@@ -151,7 +151,7 @@ class Deployment(Frozen):
 
 
 class PartlyListed(EnvironmentLacks):
-    """Some deployments were listed, and the account may not list the others: what these are nobody knows."""
+    """Some deployments were listed, and the provider refuses to list the others, for want of a right say: what these are nobody knows."""
 
     def __init__(self, message: str, found: tuple[Deployment, ...] = ()) -> None:
         super().__init__(message, found)
@@ -231,7 +231,8 @@ class Tuner(Protocol):
         """Return what runs under names of ours, whoever started it.
 
         Raises:
-            PartlyListed: not all could be asked for; the error has those that were found.
+            PartlyListed: not all may be asked for; the error has those that were found.
+            TransientError: some could not be asked for now.
         """
 
     def take_down(self, name: str) -> None:

@@ -1,7 +1,7 @@
 """What asking a champion at its provider again costs: held in the project's month before, settled with what was used after.
 
 Held is what asking cost when the champion was promoted, by its run's bill. What is used counts by measured tokens and today's price list, a
-deployment's hours by the price of an hour that the run's estimate had.
+deployment's hours by the price of an hour that the run's estimate had, or as it estimated them where nobody knows them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from prooftune.data.kept import read_kept
 from prooftune.economics.asked import DEPLOYED
 from prooftune.economics.bill import Bill, answers_line, hosting_price, hours_line
 from prooftune.economics.managed import Estimate, Line
@@ -23,7 +24,6 @@ from prooftune.economics.prices import BATCH_SHARE, PriceList, load_prices
 from prooftune.economics.spending import evaluation_key, find, hold, settle
 from prooftune.errors import DataError, ProoftuneError
 from prooftune.evaluation.answers.api_answerer import KeptAnswer
-from prooftune.evaluation.answers.kept import read_kept
 from prooftune.evaluation.champion_files import ChampionFiles
 from prooftune.providers.hosting import ANSWERS, Hosted, hosting_file
 from prooftune.spec import Budget, RunSpec
@@ -54,18 +54,25 @@ class NightlyBill:
     offer: str
     prices: PriceList
     hour: Line | None
-    """The price of an hour of its deployment; None = none is paid for by the hour."""
+    """The estimate of its deployment, with the price of an hour; None = none is paid for by the hour."""
     out: Path
     """Folder of the answers, and of what is known of deployments."""
 
     @property
     def usd(self) -> float:
-        """What the tries of the day have used so far. Raises SpecError where the price list lacks a price."""
+        """What the tries of the day have used so far; hours that nobody knows count once as estimated, beside those that are known.
+
+        Raises:
+            SpecError: the price list lacks a price.
+        """
         answers = self.out / f"{NAME}{ANSWERS}"
         lines = [answers_line("nightly", NAME, read_kept(answers, KeptAnswer), self.offer, self.prices)]
+        untimed_usd = 0.0
         if self.hour is not None:
-            lines.append(hours_line("nightly", read_kept(hosting_file(answers), Hosted), self.hour, self.offer))
-        return self._earlier_usd() + sum(line.usd for line in lines)
+            hosted = read_kept(hosting_file(answers), Hosted)
+            lines.append(hours_line("nightly", hosted, self.hour, self.offer))
+            untimed_usd = self.hour.usd if any(row.hours is None for row in hosted) else 0.0
+        return self._earlier_usd() + untimed_usd + sum(line.usd for line in lines)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
+from prooftune.data.kept import keep as keep_row
+from prooftune.data.kept import keep_together, read_kept
 from prooftune.errors import SpecError
 from prooftune.evaluation.answers.answering import Answer, Answerer
-from prooftune.evaluation.answers.kept import keep as keep_row
-from prooftune.evaluation.answers.kept import keep_together, read_kept
 from prooftune.providers.chat import REQUESTS_AT_ONCE, ChatAnswer, ChatModel, Prompt, in_order, open_chat
 from prooftune.spec import Contestant, digest
 from prooftune.types import Frozen, Message, Progress, Report, no_report

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from prooftune.data.kept import keep, read_kept
 from prooftune.data.lines import write_lines
 from prooftune.errors import SpecError
 from prooftune.evaluation import statistics
-from prooftune.evaluation.answers.kept import keep, read_kept
 from prooftune.evaluation.gate.comparison import Pair, pair_up
 from prooftune.evaluation.judge.agreement import Labels, Outcome, agreement, read_labels
 from prooftune.evaluation.judge.prompt import judge_prompt, parse_verdict

@@ -1,4 +1,4 @@
-"""Answers that were paid for, kept line by line as they come: what a killed stage left behind is not asked again."""
+"""Rows that were paid for, kept line by line as they come: what a killed stage left behind is not asked for again."""
 
 from __future__ import annotations
 
