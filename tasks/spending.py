@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 
 from prooftune.economics.bill import Bill, bill_of
-from prooftune.economics.spending import find, hold, release, settle, spent
+from prooftune.economics.spending import Item, find, hold, release, settle, spent
 from prooftune.providers.collection import MANAGED, ManagedModel
 from prooftune.spec import RunSpec
 from prooftune.storage.objects import ObjectStore, open_store
@@ -80,6 +80,21 @@ def estimate_spend(spec: RunSpec, prices: FileRef, validated: StageOutput, split
 def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutput:
     """Hold the estimate in the project's month, once a run; the estimate is handed on.
 
+    Raises:
+        BudgetExceeded: as ``hold_estimate``.
+    """
+    item, month = hold_estimate(spec, run_key, estimate), spent(open_store(spec.store), spec.budget.project)
+    figures = {"of this run": item.usd, "held in the month": month.held_usd, "billed in the month": month.billed_usd}
+    limit = "no limit" if spec.budget.monthly_usd is None else f"of ${spec.budget.monthly_usd:,.2f}"
+    told = f"${item.usd:,.2f} of {month.project} are held or billed for this run; in {month.month} ${month.usd:,.2f} in all, {limit}."
+    show_figures(figures | {"monthly_usd": spec.budget.monthly_usd}, key="hold", description=told)
+    get_run_logger().info("%s", told)
+    return estimate
+
+
+def hold_estimate(spec: RunSpec, run_key: str, estimate: StageOutput) -> Item:
+    """Hold what a run may cost, and return what it then holds.
+
     A run that is settled and has bought what it needed holds nothing more. One that has not, since the clock said no and a person says yes
     now, holds anew; so does one that measures afresh, and pays for its answers again.
 
@@ -102,14 +117,7 @@ def hold_budget(spec: RunSpec, run_key: str, estimate: StageOutput) -> StageOutp
     nothing_to_buy = (known is not None and known.bought) or (newest is not None and newest.failed)
     afresh = get_current_settings().tasks.refresh_cache
     usd = 0.0 if nothing_to_buy and not afresh else float(estimate.figures["usd"])
-    item = hold(objects, budget.project, run_key, usd, budget.monthly_usd)
-    month = spent(objects, budget.project)
-    figures = {"of this run": item.usd, "held in the month": month.held_usd, "billed in the month": month.billed_usd}
-    limit = "no limit" if budget.monthly_usd is None else f"of ${budget.monthly_usd:,.2f}"
-    told = f"${item.usd:,.2f} of the project {budget.project} are held or billed for this run; in {month.month} ${month.usd:,.2f}, {limit}."
-    show_figures(figures | {"monthly_usd": budget.monthly_usd}, key="hold", description=told)
-    get_run_logger().info("%s", told)
-    return estimate
+    return hold(objects, budget.project, run_key, usd, budget.monthly_usd)
 
 
 @task(**(policy("settle", 2, 30) | {"refresh_cache": True}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def test_what_a_killed_run_left_is_swept(here: StandIn, tmp_path: Path) -> None:
         assert process.stdout.readline() == "in use\n", process.stderr.read()
         process.send_signal(signal.SIGKILL)
     assert here.api.state()["deployments"] == 2
+    shutil.rmtree(store.work_dir() / "living")  # as another machine sees it
     now = datetime.now(UTC)
     found = sweep(store, open_tuner, [], remove=True, now=now).deployments
     assert [(one.leased, one.in_use, one.removed, one.usd_per_hour) for one in found] == [(True, True, False, 0.0)] * 2

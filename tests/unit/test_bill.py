@@ -25,7 +25,7 @@ from prooftune.providers.tuning import Job
 from prooftune.spec import Budget, Store, parse_spec
 from prooftune.storage.local import LocalStore
 from prooftune.types import StageOutput
-from tasks.spending import hold_budget, settle_failed
+from tasks.spending import hold_estimate, settle_failed
 from tests.fixtures_managed import line
 
 PRICES = load_prices(None, date(2026, 11, 22))
@@ -240,5 +240,5 @@ def test_a_runs_limit_is_asked_unless_its_job_is_ordered(store: LocalStore, tmp_
     found = output(store, "estimate", tmp_path / "estimate", estimated(line("training", 1000, "tokens", 0.031)).figures)
     spec = SPEC.model_copy(update={"store": Store(uri=str(store.uri)), "budget": Budget(max_usd=10)})
     with disable_run_logger(), pytest.raises(BudgetExceeded) if held == "refused" else nullcontext():
-        hold_budget.fn(spec, "triage-1", found)
+        hold_estimate(spec, "triage-1", found)
     assert spending.spent(store, "default").held_usd == (0 if held == "refused" else held)

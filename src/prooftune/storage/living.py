@@ -6,6 +6,7 @@ It knows at once what a lease shows after a quarter of an hour. Of a process on 
 from __future__ import annotations
 
 import fcntl
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,4 +52,5 @@ def forget(store: ObjectStore, key: str) -> None:
 
 
 def _path(store: ObjectStore, key: str) -> Path:
-    return store.work_dir() / "living" / key.replace("/", "-")
+    """A file of this machine's own: the folder may be shared over a network, whose locks other machines need not see."""
+    return store.work_dir() / "living" / platform.node() / key.replace("/", "-")
