@@ -11,7 +11,12 @@ SPEC = click.Path(path_type=Path)
 
 reason_option = click.option("--reason", required=True, help="Why, for those who read the history.")
 by_option = click.option("--by", default=None, metavar="NAME", help="Who changes the champion; default: you, as this machine knows you.")
-store_option = click.option("--store", default="./prooftune-store", show_default=True, help="Folder or s3://bucket/prefix.")
+STORE = "PROOFTUNE_STORE"
+"""Environment variable in place of the option ``--store``, for a machine or a container whose store is always the same."""
+
+store_option = click.option(
+    "--store", envvar=STORE, default="./prooftune-store", show_default=True, show_envvar=True, help="Folder or s3://bucket/prefix."
+)
 endpoint_option = click.option("--endpoint-url", default=None, help="For S3-compatible servers.")
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a field of the spec: --set data.split.seed=3")
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 
-from flows.cli_options import SPEC, endpoint_option, set_option, store_option
+from flows.cli_options import SPEC, STORE, endpoint_option, set_option, store_option
 from flows.endings import Listed, answers, ending
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".")
+@click.option("--store", envvar=STORE, show_envvar=True, help="Store of all deployed flows, in place of those that prefect.yaml names.")
 @answers("deploying_screens.deployed")
-def deploy(folder: Path) -> dict[str, Any]:
+def deploy(folder: Path, store: str | None) -> dict[str, Any]:
     """Deploy all that FOLDER's prefect.yaml and deployments/ say.
 
     Work pools, limits, deployments with their schedules and triggers, automations. Again changes only what differs.
@@ -24,7 +25,7 @@ def deploy(folder: Path) -> dict[str, Any]:
     prepare_environment(fresh=False)
     from flows.deploying import deploy as deploy_folder
 
-    return deploy_folder(folder)
+    return deploy_folder(folder, store)
 
 
 @click.group(cls=Listed)

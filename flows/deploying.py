@@ -9,15 +9,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
 
 from flows.automations import apply_automations, read_yaml, server_client
 from prooftune.errors import SpecError
+from prooftune.spec import store_at
 from prooftune.watching.signals import EVENTS, resource_of
 
 POOLS = Path("deployments/pools")
@@ -25,14 +29,21 @@ LIMITS = Path("deployments/limits.yaml")
 LOG_LINES = 20
 
 
-def deploy(folder: Path) -> dict[str, Any]:
+def deploy(folder: Path, store: str | None = None) -> dict[str, Any]:
     """Apply a folder's pools, limits, deployments and automations, in this order, and return what became of each.
 
+    Args:
+        folder: Holds ``prefect.yaml`` and ``deployments/``.
+        store: Where the flows keep their results, in place of what ``prefect.yaml`` says.
+
     Raises:
-        SpecError: a file is not there, or says what Prefect does not take.
+        SpecError: a file is not there, or says what Prefect does not take; or the store's address cannot be one.
     """
     folder = folder.resolve()
-    deployments = read_yaml(folder / "prefect.yaml").get("deployments", [])
+    said = read_yaml(folder / "prefect.yaml")
+    deployments = said.get("deployments", [])
+    if store:
+        deployments = [kept_at(one, store_at(store).uri) for one in deployments]
     check_triggers(deployments)
     with server_client() as client:
         pools = [{"name": pool.name, "became": apply_pool(client, pool)} for pool in read_pools(folder / POOLS)]
@@ -40,9 +51,20 @@ def deploy(folder: Path) -> dict[str, Any]:
             {"tag": tag, "limit": limit, "became": apply_limit(client, tag, limit)}
             for tag, limit in read_yaml(folder / LIMITS)["tags"].items()
         ]
-        deploy_all(folder, str(client.api_url))
-        ui = str(client.api_url).rstrip("/").removesuffix("/api")
-    return {"ui": ui, "pools": pools, "limits": limits, "deployments": [one["name"] for one in deployments], **apply_automations(folder)}
+        deploy_all(folder, said | {"deployments": deployments}, str(client.api_url))
+        ui = PREFECT_UI_URL.value() or str(client.api_url).rstrip("/").removesuffix("/api")
+    names = [one["name"] for one in deployments]
+    return {"ui": ui, "store": store, "pools": pools, "limits": limits, "deployments": names, **apply_automations(folder)}
+
+
+def kept_at(deployment: dict[str, Any], uri: str) -> dict[str, Any]:
+    """Return a deployment whose flow keeps its results at ``uri``: the parameter ``store``, or that of the parameter ``spec``."""
+    moved = dict(deployment.get("parameters", {}))
+    if "store" in moved:
+        moved["store"] = {"uri": uri}
+    if "spec" in moved:
+        moved["spec"] = moved["spec"] | {"store": {"uri": uri}}
+    return deployment | {"parameters": moved}
 
 
 def check_triggers(deployments: list[dict[str, Any]]) -> None:
@@ -118,15 +140,18 @@ def apply_limit(client: SyncPrefectClient, tag: str, limit: int) -> str:
     return "changed" if known else "created"
 
 
-def deploy_all(folder: Path, api_url: str) -> None:
-    """Let Prefect create or update every deployment of a folder's ``prefect.yaml``.
+def deploy_all(folder: Path, said: dict[str, Any], api_url: str) -> None:
+    """Let Prefect create or update every deployment that is said, as a ``prefect.yaml`` of the folder would say it.
 
     Raises:
         SpecError: it refuses; the message ends with what it says.
     """
     env = os.environ | {"PREFECT_API_URL": api_url, "PWD": str(folder), "NO_COLOR": "1"}  # prefect.yaml asks for PWD
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    with TemporaryDirectory() as temporary:  # the folder itself may be one that cannot be written to
+        file = Path(temporary) / "prefect.yaml"
+        file.write_text(yaml.safe_dump(said))
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+        done = subprocess.run(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         told = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-LOG_LINES:])
         raise SpecError(f"`prefect deploy --all` does not take {folder / 'prefect.yaml'}. It says:\n{told}")

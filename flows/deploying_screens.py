@@ -14,9 +14,10 @@ COLOURS = {"created": "green", "changed": "yellow", "removed": "red", "unchanged
 
 def deployed(answer: Answer) -> None:
     """Say what became of each pool, limit, deployment and automation."""
+    store = {"  store": plain(answer["store"])} if answer["store"] else {}
     show(
         marked("✓", "green", f"{len(answer['deployments'])} deployments are on {answer['ui']}"),
-        pairs({"  deployments": plain(", ".join(answer["deployments"]))}),
+        pairs({"  deployments": plain(", ".join(answer["deployments"]))} | store),
     )
     table = figures_table("kind", "name", "became")
     for kind, rows in (("pool", answer["pools"]), ("limit", answer["limits"]), ("automation", answer["automations"])):

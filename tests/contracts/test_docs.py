@@ -37,6 +37,9 @@ MANAGED = "tests/orchestration/test_managed_flow.py"
 APPROVED = "tests/orchestration/test_managed_approval.py::test_a_person_approves_once"
 KEY = "prooftune-0a1b2c3d4e5f60718293a4b5"
 AT_A_STAND_IN = "--set backend.provider=openai --set backend.model=gpt-4.1-mini --set provider.base_url=http://127.0.0.1:8787/v1"
+IN_CONTAINERS = "docker compose --file infra/compose.yaml"
+DEPLOYING = "tests/orchestration/test_deploying.py"
+COMPOSE = "tests/contracts/test_compose.py"
 LONG = {
     "make demo": "Makefile",
     "make demo-managed": "Makefile",
@@ -66,15 +69,19 @@ LONG = {
     "make down": "Makefile",
     "make e2e": "Makefile",
     ". ~/.local/state/prooftune/team/env": f"{TEAM}::test_every_service_answers",
-    "prooftune deploy": "tests/orchestration/test_deploying.py::test_deployed_again_nothing_changes",
-    "prooftune automations apply": "tests/orchestration/test_deploying.py::test_a_failed_run_and_a_verdict_are_told_to_every_channel",
+    "prooftune deploy --store s3://prooftune/store": f"{DEPLOYING}::test_deployed_flows_keep_their_results_where_deploy_is_told",
+    "cp infra/env.example infra/.env": f"{COMPOSE}::test_no_secret_stands_in_it",
+    f"{IN_CONTAINERS} up --detach --build --wait": f"{COMPOSE}::test_everything_is_deployed_before_a_worker_starts",
+    f"{IN_CONTAINERS} run --rm deploy": f"{COMPOSE}::test_everything_is_deployed_before_a_worker_starts",
+    f"{IN_CONTAINERS} exec worker prooftune history TASK": f"{COMPOSE}::test_all_keep_their_results_in_the_s3_server",
+    "prooftune automations apply": f"{DEPLOYING}::test_a_failed_run_and_a_verdict_are_told_to_every_channel",
     "PROOFTUNE_WEBHOOK_SECRET=… prooftune listen": "tests/orchestration/test_watch.py::test_a_posted_request_becomes_an_event",
     "prooftune up": SERVER,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect --no-prompt deploy --all": DEPLOYED,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect worker start --pool cpu --type process": DEPLOYED,
     "PREFECT_API_URL=http://127.0.0.1:4200/api prefect work-pool create cpu --type process": DEPLOYED,
 }
-"""Commands that take minutes, a GPU, a bucket or a server, and what covers each of them: a test, a fixture, or a target of the Makefile."""
+"""Commands that take minutes, a GPU, a bucket, a server or containers, and what covers each: test, fixture, or target of the Makefile."""
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:

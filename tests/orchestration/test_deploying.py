@@ -29,7 +29,7 @@ from prefect.utilities.templating import apply_values, find_placeholders
 from tests_support import ROOT
 
 from flows.automations import read_file
-from flows.deploying import check_triggers, read_pools
+from flows.deploying import check_triggers, kept_at, read_pools
 from prooftune.errors import SpecError
 from prooftune.spec import MANAGED
 from prooftune.watching.signals import EVENTS, Signal
@@ -60,6 +60,19 @@ def test_a_trigger_for_another_task_is_refused() -> None:
     one["parameters"] = {"spec": one["parameters"]["spec"] | {"name": "other"}}
     with pytest.raises(SpecError, match=r"retrain-on-event listens for prooftune\.task\.support-triage, .* prooftune\.task\.other"):
         check_triggers([one])
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_store_that_is_named_takes_the_place_of_the_files(name: str) -> None:
+    """Every deployment that keeps anything keeps it there, with nothing left of the other store; what it says besides stays as it was."""
+    before = DEPLOYMENTS[name]
+    after = kept_at(before, "s3://bucket/store")
+    parameters = after.pop("parameters")
+    assert after == {field: said for field, said in before.items() if field != "parameters"}
+    stores = [parameters[field] if field == "store" else parameters[field]["store"] for field in ("store", "spec") if field in parameters]
+    assert stores == [{"uri": "s3://bucket/store"}] * (name != "watch-runs")
+    assert before == DEPLOYMENTS[name]
+    assert {"uri": "s3://bucket/store"} not in before["parameters"].values()
 
 
 def test_every_event_of_a_signal_starts_a_retraining() -> None:
@@ -182,6 +195,27 @@ def test_deployed_again_nothing_changes(deployed: dict[str, Any], home: dict[str
     assert {row["became"] for kind in ("pools", "limits") for row in again[kind]} == {"unchanged"}
     assert "prooftune-verdict-reached" in again["left_out"]
     assert "prooftune-notify-slack" in again["register"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_deployed_flows_keep_their_results_where_deploy_is_told(
+    by: str, deployed: dict[str, Any], client: SyncPrefectClient, home: dict[str, str]
+) -> None:
+    """The store is in the parameters of what was deployed; the folder is not written to, and the next `deploy` undoes it."""
+    uri = "s3://prooftune/store"
+    listed = sorted(path.name for path in ROOT.iterdir())
+    named = ["--store", uri] if by == "option" else []
+    try:
+        assert answer_of("deploy", str(ROOT), *named, env=home | ({} if named else {"PROOFTUNE_STORE": uri}))["store"] == uri
+        found = {one.name: one for one in client.read_deployments()}
+        assert found["finetune"].parameters["spec"] == DEPLOYMENTS["finetune"]["parameters"]["spec"] | {"store": {"uri": uri}}
+        assert found["resume-waiting"].parameters == {"store": {"uri": uri}}
+        assert found["finetune"].pull_steps[0]["prefect.deployments.steps.set_working_directory"] == {"directory": str(ROOT)}
+        assert sorted(path.name for path in ROOT.iterdir()) == listed
+    finally:
+        answer_of("deploy", str(ROOT), env=home)
+    assert client.read_deployment_by_name("finetune/finetune").parameters == DEPLOYMENTS["finetune"]["parameters"]
 
 
 @pytest.mark.slow
