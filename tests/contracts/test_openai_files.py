@@ -17,7 +17,7 @@ from prooftune.sandbox import openai_uploads
 from prooftune.sandbox.faults import Kind
 
 OPERATIONS = ("list_files", "create_upload", "upload_part", "complete_upload", "get_file")
-KINDS = tuple(kind for kind in get_args(Kind) if kind not in ("quota", "refuse", "status", "stale", "timeout_after"))
+KINDS = tuple(kind for kind in get_args(Kind) if kind not in ("quota", "refuse", "status", "stale", "timeout_after", "duplicate"))
 
 
 @pytest.fixture

@@ -177,7 +177,13 @@ class Api:
             return Refused(429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota")
         if fault.kind == "refuse":
             return Refused(400, fault.value or "The request is refused.", "invalid_request")
+        if fault.kind == "duplicate":
+            return Refused(409, fault.value or "A resource of that name already exists.", "conflict")
         return Refused(500, "The server had an error while processing your request.", "server_error")
+
+
+def _bytes_of(reply: Reply) -> bytes:
+    return reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
 
 
 class _Reset(Exception):
@@ -227,8 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
 
     def _send(self, answer: _Answer) -> None:
-        body = answer.reply.body
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        body, data = answer.reply.body, _bytes_of(answer.reply)
         self.send_response(answer.reply.status)
         headers = {"content-type": "application/octet-stream" if isinstance(body, bytes) else "application/json", **answer.reply.headers}
         for name, value in headers.items():
@@ -295,13 +300,17 @@ class _Server(ThreadingHTTPServer):
             raise _Reset
         if fault.kind == "error_after":
             return _Answer(self.api.error(self.api.refusal_of(fault)))
-        if fault.kind == "stale":
-            return _Answer(self.api.stale(reply))
-        if fault.kind == "lost_id":
-            return _Answer(self.api.without_id(reply))
-        if fault.kind == "status":
-            return _Answer(self.api.with_status(reply, fault.value))
-        return _Answer(reply, cut=True)
+        if fault.kind == "cut":
+            answer = _Answer(reply, cut=len(_bytes_of(reply)) > 1)
+        elif fault.kind == "stale":
+            answer = _Answer(self.api.stale(reply))
+        elif fault.kind == "lost_id":
+            answer = _Answer(self.api.without_id(reply))
+        else:
+            answer = _Answer(self.api.with_status(reply, fault.value))
+        if answer == _Answer(reply):
+            self.api.faults.spare(fault)
+        return answer
 
     def _route(self, request: Request) -> tuple[Route, Request]:
         known = False
