@@ -27,7 +27,7 @@ from prooftune.sandbox.faults import WORKS, Fault, Faults
 
 HOST = "127.0.0.1"
 LARGEST_BODY = 600 * 2**20
-"""Bytes; above OpenAI's largest file."""
+"""Bytes; above what OpenAI takes in one request. A larger body is read to its end, thrown away and refused: it has to fit into memory."""
 CONTROL = "/_sandbox"
 """Paths below it are the stand-in's own: ``GET /_sandbox/state``, ``GET`` and ``POST /_sandbox/faults``."""
 
@@ -52,6 +52,8 @@ class Request:
     body: bytes
     found: Mapping[str, str] = field(default_factory=dict)
     """Named groups of the route's pattern, decoded."""
+    oversized: bool = False
+    """Whether the body was larger than ``LARGEST_BODY``; nothing of it is there."""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -220,17 +222,31 @@ class _Handler(BaseHTTPRequestHandler):
     def _request(self) -> Request:
         address = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            body = b"".join(self._chunks())
-        else:
-            body = self.rfile.read(min(int(headers.get("content-length", 0)), LARGEST_BODY))
-        return Request(self.command, address.path, parse_qs(address.query, keep_blank_values=True), headers, body)
+        body = self._body(headers)
+        self.close_connection = self.close_connection or body is None
+        query = parse_qs(address.query, keep_blank_values=True)
+        return Request(self.command, address.path, query, headers, body or b"", oversized=body is None)
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _body(self, headers: Mapping[str, str]) -> bytes | None:
+        """Return the body, None where it is too large. It is read to its end: what is left would pass for the next request."""
+        if headers.get("transfer-encoding", "").lower() != "chunked":
+            size = int(headers.get("content-length", 0))
+            return self.rfile.read(size) if size <= LARGEST_BODY else self._skip(size)
+        kept, total = list[bytes](), 0
         while size := int(self.rfile.readline().split(b";")[0], 16):
-            yield self.rfile.read(size)
+            total += size
+            if total <= LARGEST_BODY:
+                kept.append(self.rfile.read(size))
+            else:
+                kept.clear()
+                self._skip(size)
             self.rfile.readline()
         self.rfile.readline()
+        return b"".join(kept) if total <= LARGEST_BODY else None
+
+    def _skip(self, size: int) -> None:
+        while size and (piece := self.rfile.read(min(size, 2**20))):
+            size -= len(piece)
 
     def _send(self, answer: _Answer) -> None:
         body, data = answer.reply.body, _bytes_of(answer.reply)
@@ -238,6 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"content-type": "application/octet-stream" if isinstance(body, bytes) else "application/json", **answer.reply.headers}
         for name, value in headers.items():
             self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("connection", "close")
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         if self.command == "HEAD":
@@ -273,6 +291,8 @@ class _Server(ThreadingHTTPServer):
             return _Answer(self._control(request))
         try:
             self.api.authorise(request)
+            if request.oversized:
+                raise Refused(413, f"The stand-in takes at most {LARGEST_BODY:,} bytes in one request.", "request_too_large")
             route, found = self._route(request)
         except Refused as refused:
             return _Answer(self.api.error(refused))

@@ -98,7 +98,7 @@ class Jobs:
         try:
             rows = read_examples(self.storage.read(spec["trainingDatasetUri"]) or b"", kind)
             held = spec.get("validationDatasetUri")
-            return "", rows, read_examples(self.storage.read(held) or b"", kind) if held else []
+            return "", rows, read_examples(self.storage.read(held) or b"", kind, held=True) if held else []
         except (Unfit, ValueError) as unfit:
             return f"Dataset validation failed. {unfit}", [], []
 

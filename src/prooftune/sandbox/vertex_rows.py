@@ -12,21 +12,30 @@ Kind = Literal["supervised", "preference"]
 ROLES = {"user": "user", "model": "assistant"}
 LONGEST_ROW = 131_072
 """Tokens."""
+LARGEST_FILE = 1_000_000_000
+"""Bytes."""
+MOST_ROWS: dict[Kind, int] = {"supervised": 1_000_000, "preference": 10_000_000}
+MOST_VALIDATION_ROWS = 5_000
 
 
 class Unfit(Exception):
     """Why a file or a prompt is refused."""
 
 
-def read_examples(content: bytes, kind: Kind) -> list[Example]:
-    """Return the examples of a file.
+def read_examples(content: bytes, kind: Kind, *, held: bool = False) -> list[Example]:
+    """Return the examples of a file; ``held`` = of one for validation.
 
     Raises:
-        Unfit: a line is none, or there is none.
+        Unfit: a line is none, there is none, or there is too much.
     """
+    if len(content) > LARGEST_FILE:
+        raise Unfit(f"the file has {len(content):,} bytes, and may have {LARGEST_FILE:,}")
     lines = [line for line in content.decode().split("\n") if line.strip()]
     if not lines:
         raise Unfit("the dataset is empty")
+    most = MOST_VALIDATION_ROWS if held else MOST_ROWS[kind]
+    if len(lines) > most:
+        raise Unfit(f"the dataset has {len(lines):,} examples, and may have {most:,}")
     return [_example(number, json.loads(line), kind) for number, line in enumerate(lines, start=1)]
 
 
