@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fixtures_crashes import Crash, CrashingStore
 from fixtures_stand_ins import PROVIDERS, StandIn, open_stand_in
 
 from prooftune.errors import NeedsReconciliation, ProoftuneError, TransientError
@@ -19,7 +20,6 @@ from prooftune.storage.local import LocalStore
 
 if TYPE_CHECKING:
     from prooftune.providers.tuning import Order
-    from prooftune.storage.objects import ObjectStore
 
 QUICK = Patience(first_pause_s=0.0, longest_pause_s=0.0, search_s=0.0, request_s=0.0)
 _OPENAI = ("list_files", "upload_file", "get_file", "list_jobs", "create_job")
@@ -53,34 +53,6 @@ CLIENTS = ("openai", "bedrock_connection", "bedrock_files", "vertex_connection",
 """Files with the limit."""
 MOST_CALLS = 12
 """Of the same command until it has to have ended well."""
-
-
-class Crash(BaseException):
-    """The process dies: nothing that catches errors catches this."""
-
-
-@dataclass
-class CrashingStore:
-    """An object store whose process dies at the ``at``-th write: before it reaches the store, or after."""
-
-    store: ObjectStore
-    at: int
-    after: bool
-    writes: int = 0
-    crashed: bool = False
-
-    def put(self, key: str, data: bytes, **conditions: Any) -> str:
-        """Write, or die."""
-        self.writes += 1
-        if self.writes == self.at:
-            self.crashed = True
-            if self.after:
-                self.store.put(key, data, **conditions)
-            raise Crash
-        return self.store.put(key, data, **conditions)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.store, name)
 
 
 @dataclass

@@ -231,7 +231,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Return the body, None where it is too large. It is read to its end: what is left would pass for the next request."""
         if headers.get("transfer-encoding", "").lower() != "chunked":
             size = int(headers.get("content-length", 0))
-            return self.rfile.read(size) if size <= LARGEST_BODY else self._skip(size)
+            if size <= LARGEST_BODY:
+                return self.rfile.read(size)
+            self._skip(size)
+            return None
         kept, total = list[bytes](), 0
         while size := int(self.rfile.readline().split(b";")[0], 16):
             total += size
