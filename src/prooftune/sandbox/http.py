@@ -330,7 +330,7 @@ class _Server(ThreadingHTTPServer):
         elif fault.kind == "lost_id":
             answer = _Answer(self.api.without_id(reply))
         else:
-            answer = _Answer(self.api.with_status(reply, fault.value))
+            return _Answer(self.api.with_status(reply, fault.value))
         if answer == _Answer(reply):
             self.api.faults.spare(fault)
         return answer
