@@ -65,7 +65,7 @@ def reconcile(key: str, job: str | None, none: bool, reason: str, store: str, en
 @endpoint_option
 @answers("jobs_screens.job")
 def cancel(key: str, store: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Cancel an order's job at the provider."""
+    """Cancel an order's job at the provider or on Ray."""
     from flows.jobs import cancel as cancel_job
 
     return cancel_job(key, store, endpoint_url)

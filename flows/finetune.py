@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import flow, tags
 
 from flows.promotion import promotion
@@ -20,7 +22,7 @@ from tasks.gate import gate
 from tasks.ingest import ingest
 from tasks.learning import analyse_failures, learn_on_share, learning_curve
 from tasks.names import title_of_run
-from tasks.policies import on_gpu, results_in
+from tasks.policies import on_gpu, record_of, results_in
 from tasks.preflight import preflight
 from tasks.reporting import report
 from tasks.result import lineage_of, run_facts, run_id_of, run_result
@@ -29,7 +31,7 @@ from tasks.spending import estimate_spend, hold_budget, settle_failed, settle_sp
 from tasks.splitting import split
 from tasks.submission import Probed, collect_job, require_tunable, submit_job, waiting_run
 from tasks.tokens import count_tokens
-from tasks.training import train
+from tasks.training import train, wait_on_cluster
 from tasks.upload import register, upload
 from tasks.validation import validate
 from tasks.verdict import begin_story, tell_verdict
@@ -74,8 +76,8 @@ def carry_through(spec: RunSpec, before: Before | None = None) -> RunResult | Ru
             if probed:
                 trained = train_at_provider(spec, run_key, source, probed, outputs)
             else:
-                where = (store, task.of_training, method, spec.tracking, spec.gate.looks, spec.cluster)
-                trained = on_gpu(train, here=spec.cluster is None)(*where, model, splits, checked, files.get("start_from"))
+                made_of = (model, splits, checked, files.get("start_from"))
+                trained = train_ourselves(spec, run_key, source, made_of, again=before is None)
             if isinstance(trained, RunWaiting):
                 return trained
             outputs += weigh(spec, run_key, base, embedding, files, outputs, trained)
@@ -113,6 +115,18 @@ def train_at_provider(
     except JobFailed:
         settle_failed(spec, run_key, submitted.key, outputs)
         raise
+
+
+def train_ourselves(spec: RunSpec, run_key: str, source: str, made_of: tuple[Any, ...], *, again: bool) -> StageOutput | RunWaiting:
+    """Train on this machine, or in a job of the Ray cluster; one that takes longer than the run may hold on is left, as at a provider."""
+    how = (spec.store, spec.task.of_training, spec.backend.method, spec.tracking, spec.gate.looks, spec.cluster, *made_of)
+    if spec.cluster is None:
+        return on_gpu(train, here=True)(*how)
+    if spec.provider.hold_minutes is not None:
+        submitted = wait_on_cluster(*how[:8], record=record_of(train, *how), again=again)
+        if not submitted.ended:
+            return waiting_run(spec, run_key, source, submitted)
+    return train(*how)
 
 
 def weigh(

@@ -1,4 +1,4 @@
-"""What the commands on managed jobs answer, as JSON: the ledger, reconciliation, cancelling, and what still runs."""
+"""What the commands on jobs answer, as JSON: the ledger and Ray's, reconciliation, cancelling, and what still runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def list_jobs(refresh: bool, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Return every order of the ledger, newest first, and those that cannot be read; ``refresh`` asks the providers how their jobs are."""
+    """Return every order of the ledger and every job on Ray, newest first, and those that cannot be read.
+
+    ``refresh`` asks the providers and clusters how their jobs are.
+    """
+    from prooftune.providers import ray_orders
     from prooftune.providers.ledger import Ledger
 
     store = open_named(store_uri, endpoint_url)
@@ -24,6 +28,14 @@ def list_jobs(refresh: bool, store_uri: str, endpoint_url: str | None) -> dict[s
         if refresh and entry.state == "submitted":
             try:
                 row = _row(_asked(ledger, entry))
+            except ProoftuneError as error:
+                row["trouble"] = str(error)
+        rows.append(row)
+    for order in ray_orders.orders(store, unreadable):
+        row = _ray_row(order, done=ray_orders.done(store, order))
+        if refresh and row["state"] == "submitted":
+            try:
+                row = _ray_row(order, ray_orders.look(order))
             except ProoftuneError as error:
                 row["trouble"] = str(error)
         rows.append(row)
@@ -65,15 +77,24 @@ def reconcile(key: str, job: str | None, none: bool, reason: str, store_uri: str
 
 
 def cancel(key: str, store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
-    """Cancel an order's job at the provider; one that has ended is left as it is.
+    """Cancel an order's job at the provider or on the Ray cluster; one that has ended is left as it is.
 
     Raises:
         SpecError: the order has no job.
     """
+    from prooftune.providers import ray_orders
     from prooftune.providers.ledger import Ledger
     from prooftune.providers.tuning import open_tuner
 
-    ledger = Ledger(open_named(store_uri, endpoint_url))
+    store = open_named(store_uri, endpoint_url)
+    if (order := ray_orders.find(store, key)) is not None:
+        if ray_orders.done(store, order):
+            return _ray_row(order, done=True)
+        if (found := ray_orders.cancel(order)) is None:
+            where = f"the Ray cluster at {order.address or 'its default address'}"
+            raise SpecError(f"{where} knows of no job {key}, as after a restart: there is none to cancel")
+        return _ray_row(order, found)
+    ledger = Ledger(store)
     entry = ledger.read(key)
     if entry.job is None:
         raise SpecError(f"{key} is {entry.state} and has no job to cancel")
@@ -178,6 +199,25 @@ def _asked(ledger: Any, entry: Any) -> Any:
     from prooftune.providers.tuning import open_tuner
 
     return look(open_tuner(entry.order.provider, entry.options), ledger, entry)
+
+
+def _ray_row(order: Any, found: Any = None, *, done: bool = False) -> dict[str, Any]:
+    """Return a row for a training on Ray: ``found`` is its newest job, where the cluster was asked."""
+    asked = {"at": order.since, "by": order.by, "what": "ordered"}
+    return {
+        **dict.fromkeys(("attempt", "tuned_model", "estimate_usd", "billed_usd", "billed_tokens")),
+        "key": order.id,
+        "run": "",
+        "provider": "ray",
+        "address": order.address,
+        "model": order.model,
+        "state": "ended" if done or (found and found.ended) else "submitted",
+        "job": found.id if found else order.id,
+        "status": found.told if found else "SUCCEEDED" if done else None,
+        "error": found.message if found and found.status == "failed" else "",
+        "since": order.since,
+        "history": [asked],
+    }
 
 
 def _row(entry: Any) -> dict[str, Any]:

@@ -22,13 +22,14 @@ def jobs(answer: Answer) -> None:
     if not answer["jobs"]:
         if answer["unreadable"]:
             return
-        show(plain(f"no managed job was ever ordered from {answer['store']}", "dim"))
+        show(plain(f"no job was ever ordered from {answer['store']}", "dim"))
         return
     table = figures_table("run key", "job, base model, run", ">estimate, bill")
     table.columns[0].no_wrap = table.columns[2].no_wrap = True  # a run key is what other commands take: it can be copied
     for row in answer["jobs"]:
         told = [visible(text) for text in (row["job"], row.get("trouble"), f"{row['provider']} {row['model']}") if text]
-        job = Text.assemble(_state(row), *(f"\n{text}" for text in told), (f"\n{visible(row['run'])}", "dim"), overflow="fold")
+        run = [(f"\n{visible(row['run'])}", "dim")] if row["run"] else []  # several runs may share a training on Ray
+        job = Text.assemble(_state(row), *(f"\n{text}" for text in told), *run, overflow="fold")
         table.add_row(plain(row["key"], "bold"), job, "\n".join(_money(row)))
     show(table)
     if any(row["state"] == "needs_reconciliation" for row in answer["jobs"]):
@@ -42,9 +43,9 @@ def job(answer: Answer) -> None:
         marked("✓" if settled else "…", "green" if settled else "yellow", f"{answer['key']} is {answer['state']}"),
         pairs(
             {
-                "  provider": plain(f"{answer['provider']}, {answer['model']}, {answer['address']}"),
+                "  provider": plain(f"{answer['provider']}, {answer['model']}, {answer['address'] or 'its default address'}"),
                 "  job": plain(f"{answer['job'] or 'none'} {answer['status'] or ''}".strip()),
-                "  run": plain(answer["run"]),
+                "  run": plain(answer["run"] or "any that asks for this training"),
             }
         ),
     )

@@ -1,4 +1,4 @@
-"""Goes on with runs that ended for now because their managed job went on."""
+"""Goes on with runs that ended for now because their job, at a provider or on a Ray cluster, went on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from prefect import flow, tags
 from flows.finetune import finish
 from flows.lost_runs import OURS
 from prooftune.errors import JobFailed, ProoftuneError, TransientError
+from prooftune.providers import ray_orders
 from prooftune.providers.ledger import Ledger
 from prooftune.providers.submission import look
 from prooftune.providers.tuning import open_tuner
@@ -16,7 +17,7 @@ from prooftune.providers.waiting import Waiting, read_waiting, went_on
 from prooftune.results import result_json
 from prooftune.retraining.claims import settle_run
 from prooftune.spec import Store
-from prooftune.storage.objects import open_store
+from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import RunWaiting
 
 
@@ -33,16 +34,26 @@ def go_on(store: Store) -> list[dict[str, Any]]:
     for waiting in waits:
         row: dict[str, Any] = {"run": waiting.run, "key": waiting.key, "status": None, "result": None, "trouble": None}
         try:
-            entry = ledger.read(waiting.key)
-            if entry.state != "ended":
-                entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry)
-            row["status"] = entry.job.told if entry.job else entry.state
-            if entry.state == "ended":
+            row["status"], ended = _awaited(objects, ledger, waiting.key)
+            if ended:
                 row |= _gone_on(store, waiting)
         except ProoftuneError as error:  # of this run; the others go on
             row["trouble"] = str(error)
         told.append(row)
     return told
+
+
+def _awaited(objects: ObjectStore, ledger: Ledger, key: str) -> tuple[str, bool]:
+    """Ask how a job is; return whose word it is, and whether it has ended. One that its cluster forgot has, and is done again."""
+    if (order := ray_orders.find(objects, key)) is not None:
+        if ray_orders.done(objects, order):
+            return "SUCCEEDED", True
+        found = ray_orders.look(order)
+        return (found.told, found.ended) if found else ("forgotten by the cluster", True)
+    entry = ledger.read(key)
+    if entry.state != "ended":
+        entry = look(open_tuner(entry.order.provider, entry.options), ledger, entry)
+    return entry.job.told if entry.job else entry.state, entry.state == "ended"
 
 
 def _gone_on(store: Store, waiting: Waiting) -> dict[str, Any]:

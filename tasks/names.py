@@ -25,6 +25,7 @@ _DOES: Final = {
     "baselines": "prompt the base model",
     "advise": "weigh whether to train",
     "submit": "see to it that there is one job, and wait for it",
+    "wait": "wait for the job on the cluster",
     "train": "make the candidate",
     "evaluate": "score the candidate",
     "find_champion": "find the champion in use",

@@ -6,6 +6,7 @@ host, a new Prefect database or a run after a SIGKILL find every finished stage,
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ class StageCache(CachePolicy):
     stage: str = ""
     version: int = 1
 
-    def compute_key(self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any) -> str:
+    def compute_key(self, task_ctx: TaskRunContext | None, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any) -> str:
         """Return the key of the stage's record in the object store."""
         content = {name: _content(value) for name, value in inputs.items() if not isinstance(value, Store | Tracking | Cluster)}
         return f"stages/{self.stage}/{digest([self.stage, self.version, content])[:32]}/record.json"
@@ -116,6 +117,15 @@ def policy(stage: str, version: int, timeout_minutes: float, *, of_run: bool = T
         "on_running": [note_started],
         "on_completion": [note_finished],
     }
+
+
+def record_of(task: Task[..., Any], *arguments: object) -> str:
+    """Return the key of the record that a stage's task leaves when it is called so."""
+    bound = inspect.signature(task.fn).bind(*arguments)
+    bound.apply_defaults()
+    if not isinstance(task.cache_policy, StageCache):
+        raise TypeError(f"the task {task.name} is no stage and leaves no record")
+    return task.cache_policy.compute_key(None, bound.arguments, {})
 
 
 def errand(name: str, timeout_minutes: float) -> dict[str, Any]:

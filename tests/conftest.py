@@ -17,6 +17,7 @@ from tests_support import CHATML, COLOURS, WORDS, toy_rows, write_jsonl
 
 # A test file imports from its fixtures before pytest loads them as a plugin: named here, their asserts explain themselves all the same.
 pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).parent.glob("fixtures_*.py")))
+pytest_plugins = ["fixtures_faults"]  # here, since the process that prints the summary reads no test file
 settings.register_profile("prooftune", deadline=None)  # on a busy machine a slow example is no failure
 settings.load_profile("prooftune")
 

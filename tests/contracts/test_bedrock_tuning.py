@@ -16,7 +16,9 @@ from prooftune.errors import EnvironmentLacks, OutcomeUnknown, ProoftuneError, S
 from prooftune.providers import bedrock, bedrock_connection
 from prooftune.providers.bedrock import BedrockTuner
 from prooftune.providers.bedrock_answers import JobAnswer
+from prooftune.providers.bedrock_models import FAMILIES
 from prooftune.providers.tuning import Files
+from prooftune.sandbox.bedrock_models import ROWS, VALIDATION_ROWS, of_prefix
 from prooftune.types import Message
 
 boto = pytest.importorskip("botocore.exceptions")
@@ -220,6 +222,22 @@ def test_unfit_rows_fail_the_job_and_a_stopped_one_says_so(here: StandIn) -> Non
     here.api.works._pace_s = 5.0
     running = here.tuner.create(*ordered(here))
     assert here.tuner.cancel(running.id).status == "cancelled"
+
+
+@pytest.mark.parametrize(("model", "status"), [(CLAUDE, "failed"), (MODEL, "succeeded")])
+def test_more_validation_rows_than_the_model_takes_fail_the_job(here: StandIn, model: str, status: str) -> None:
+    """Claude takes a thousand; the stand-in's limits are those that the adapter checks before."""
+    order, files = ordered(here, model)
+    held = here.folder / "held.jsonl"
+    here.tuner.write_rows(here.examples(1_001), "Sort the ticket.", "supervised", held, model)
+    problems = [problem.code for problem in here.tuner.check_rows(held, order, "validation")]
+    assert problems == (["too-many-rows"] if status == "failed" else [])
+    job = here.tuner.create(order, files.model_copy(update={"validation": here.tuner.upload(held, order.key, "validation")}))
+    here.api.works.settle()
+    assert here.tuner.job(job.id).status == status
+    for family in FAMILIES:
+        for prefix in family.prefixes:
+            assert (of_prefix(ROWS, prefix), of_prefix(VALIDATION_ROWS, prefix)) == (family.rows, family.validation_rows_max)
 
 
 def test_a_job_that_ends_while_it_is_being_stopped_is_fine(here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ def test_an_upload_is_made_once(operation: str, kind: str, direct: bool, here: S
     fault = here.api.faults.order(kind, operation, value="0" if kind == "rate_limit" else "")
     rows = here.rows()
     name = here.tuner.upload(rows, "prooftune-abc", "train")
-    assert fault.fired == 1
+    assert fault.fired == ((kind, operation, direct) != ("cut", "upload_file", False)), "the link's answer has no body to cut"
     assert here.tuner.upload(rows, "prooftune-abc", "train") == name == f"accounts/{ACCOUNT}/datasets/prooftune-abc-train"
     (dataset,) = here.api.store.datasets.values()
     assert list(dataset.files.values()) == [rows.read_bytes()]

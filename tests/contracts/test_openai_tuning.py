@@ -308,7 +308,7 @@ def test_what_may_be_asked_again_is(operation: str, here: StandIn) -> None:
         assert here.tuner.job(job.id).status == "succeeded"
         assert len(here.tuner.events(job.id, None)) == 7
         assert len(here.tuner.checkpoints(job.id)) == 2
-        assert ordered.fired == 1
+        assert ordered.fired == (kind != "lost_id" or not operation.startswith("list_")), "a list has no id to leave out"
     sent = [file for file in here.api.files.files.values() if file.purpose == "fine-tune"]
     assert len(sent) == len(kinds)
 

@@ -36,8 +36,8 @@ from prooftune.errors import (
     TransientError,
 )
 from prooftune.models.resolve import folder_digest
-from prooftune.providers import calls, ray, ray_cluster
-from prooftune.providers.ray import cancel_on_ray, id_of, train_on_ray
+from prooftune.providers import calls, ray, ray_cluster, ray_orders
+from prooftune.providers.ray import id_of, train_on_ray
 from prooftune.providers.ray_cluster import FAILURES, STATUSES, Cluster, RayJob
 from prooftune.providers.submission import Patience
 from prooftune.providers.tuning import ENDED, status_of
@@ -595,7 +595,9 @@ def test_a_job_that_died_is_started_again(
             [process] = ray_cluster.trainings(training.id)
             process.kill()
         else:
-            cancel_on_ray(address=ray_cluster.address, store=training.store, key=KEY)
+            order = ray_orders.find(training.objects, training.id)
+            assert order is not None
+            ray_orders.cancel(order)
 
     with pytest.raises(TransientError if fault == "killed" else JobFailed, match=fault) as caught:
         training.there(ray_cluster.address, report=end)
@@ -669,9 +671,3 @@ def test_an_answer_that_gets_lost_makes_no_second_job(ray_cluster: RayCluster) -
         Cluster(address).submit("prooftune-lost", "true", cpus=0, gpus=0, metadata={})
     assert len(lost) == 1
     assert ray_cluster.jobs("prooftune-lost") == ["prooftune-lost"]
-
-
-def test_cancelling_what_never_was_is_fine(training: Training) -> None:
-    """There is nothing to stop."""
-    with scripted({}) as script:
-        assert cancel_on_ray(address=script.address, store=training.store, key=KEY) is None

@@ -15,10 +15,11 @@ from fixtures_vertex import KEY
 
 from prooftune.data.lines import write_lines
 from prooftune.errors import EnvironmentLacks, IntegrityError, OutcomeUnknown, ProoftuneError, SpecError, TransientError
-from prooftune.providers import batches, vertex, vertex_connection
+from prooftune.providers import batches, vertex, vertex_connection, vertex_rows
 from prooftune.providers.calls import NotFoundError
 from prooftune.providers.tuning import Files, Job
 from prooftune.providers.vertex import VertexTuner
+from prooftune.sandbox import vertex_rows as sandbox_rows
 from prooftune.sandbox.http import Refused
 from prooftune.types import Example, Message
 
@@ -221,6 +222,30 @@ def test_unfit_rows_fail_the_job_and_a_cancelled_one_says_so(tmp_path: Path, sta
     stand_in.api.works._pace_s = 5.0
     running = stand_in.tuner.create(*ordered(stand_in))
     assert stand_in.tuner.cancel(running.id).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "code", "told"),
+    [
+        ("MOST_ROWS", {"supervised": 39}, "too-many-rows", "40 examples, and may have 39"),
+        ("MOST_VALIDATION_ROWS", {"supervised": 39}, "too-many-rows", "40 examples, and may have 39"),
+        ("LARGEST_FILE", 999, "file-too-large", "may have 999"),
+    ],
+)
+def test_too_much_fails_the_job(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, limit: str, value: Any, code: str, told: str) -> None:
+    """The stand-in's limits of rows and bytes are those that the adapter checks before; both are lowered here."""
+    ours = {"MOST_ROWS": "ROWS_MAX", "MOST_VALIDATION_ROWS": "VALIDATION_ROWS_MAX", "LARGEST_FILE": "FILE_BYTES"}[limit]
+    assert getattr(sandbox_rows, limit) == getattr(vertex_rows, ours)
+    monkeypatch.setattr(sandbox_rows, limit, value)
+    monkeypatch.setattr(vertex_rows, ours, value)
+    rows = stand_in.rows()
+    order = stand_in.order(rows)
+    role: Any = "validation" if limit == "MOST_VALIDATION_ROWS" else "train"
+    assert [problem.code for problem in stand_in.tuner.check_rows(rows, order, role)] == [code]
+    files = stand_in.uploaded(rows, order).model_copy(update={"validation": stand_in.tuner.upload(rows, order.key, "validation")})
+    job = stand_in.tuner.create(order, files)
+    stand_in.api.works.settle()
+    assert told in stand_in.tuner.job(job.id).error
 
 
 def test_probe_says_what_is_not_tuned_and_until_when(stand_in: StandIn) -> None:

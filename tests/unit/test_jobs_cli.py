@@ -31,7 +31,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 def test_an_empty_ledger_is_no_error(desk: Desk) -> None:
     """It says so, as JSON and in words."""
     assert desk.answer()["jobs"] == []
-    assert "no managed job was ever ordered" in desk.screen()
+    assert "no job was ever ordered" in desk.screen()
 
 
 def test_orders_are_listed_with_their_jobs(desk: Desk) -> None:

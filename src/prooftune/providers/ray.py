@@ -16,6 +16,7 @@ from pathlib import Path
 from prooftune import __version__
 from prooftune.errors import EnvironmentLacks, JobFailed, ProoftuneError, StoreUnavailable, TransientError
 from prooftune.models.resolve import folder_digest
+from prooftune.providers import ray_orders
 from prooftune.providers.ray_cluster import FAILURES, Cluster, RayJob
 from prooftune.providers.submission import POLLS_FAILED_AT_MOST, Patience
 from prooftune.providers.tuning import MARK
@@ -68,47 +69,61 @@ def train_on_ray(
     """
     if (out / FIGURES).is_file():
         return {**json.loads((out / FIGURES).read_text()), "tokens_per_second": None}
-    objects = open_store(store)
-    id_ = id_of(objects, key)
-    results = job.read_results(objects, id_)
-    if results is None:
-        cluster = Cluster(address)
-        newest, number = _newest(cluster, id_)
-        # A job that was not done a moment ago may have ended well since.
-        if newest is None or (newest.ended and job.read_results(objects, id_) is None):
-            number += 1
-            revision = model_revision or ""
-            model = ModelRef(name=model_name, revision=revision, sha256=folder_digest(model_folder), trust_remote_code=trust_remote_code)
-            place = job.send(objects, store, id_, train, validation, model, task, method, tracking, keep)
-            cluster.submit(
-                _attempt(id_, number),
-                f"{ENTRYPOINT} {shlex.quote(place.model_dump_json())}",
-                cpus=cpus,
-                gpus=float(method.kind == "qlora") if gpus is None else gpus,
-                metadata={"prooftune": __version__, "key": key},
-            )
-        ended, text = _follow(cluster, _attempt(id_, number), report, patience)
-        results = job.read_results(objects, id_)
-        if results is None:
-            raise _failure_of(ended, text, cluster, objects)
-    land(objects, results, out)
+    model = ModelRef(
+        name=model_name, revision=model_revision or "", sha256=folder_digest(model_folder), trust_remote_code=trust_remote_code
+    )
+    inputs = (train, validation, model, task, method, tracking, keep)
+    results = run_on_ray(inputs, address, store, key, report, cpus=cpus, gpus=gpus, patience=patience)
+    assert results is not None  # noqa: S101 - it waited for as long as it took
+    land(open_store(store), results, out)
     return dict(results.figures)
 
 
-def cancel_on_ray(*, address: str | None, store: Store, key: str) -> RayJob | None:
-    """Ask for the end of a training's job, where one is under way, and return it as it then is; None = there never was one.
+def run_on_ray(
+    inputs: tuple[Path, Path, ModelRef, Task, Method, Tracking, int],
+    address: str | None,
+    store: Store,
+    key: str,
+    report: Report,
+    *,
+    cpus: float,
+    gpus: float | None,
+    hold_s: float | None = None,
+    again: bool = True,
+    patience: Patience = PATIENCE,
+) -> job.Results | None:
+    """See to it that there is one job of a training, and wait for what it leaves; None = it goes on after ``hold_s`` seconds.
 
-    One that still waits for resources ends, by Ray's rules, as soon as it would start, or when Ray's patience with it is at an end.
+    ``inputs`` are those of ``job.send``. Not ``again`` = a job that failed or was stopped is not started once more.
 
     Raises:
-        TransientError, EnvironmentLacks: as for ``train_on_ray``.
+        JobFailed: not ``again``, and the job has ended without results.
+        ProoftuneError: as ``train_on_ray``.
     """
+    objects = open_store(store)
+    id_, method = id_of(objects, key), inputs[4]
+    if (results := job.read_results(objects, id_)) is not None:
+        return results
     cluster = Cluster(address)
-    newest, _ = _newest(cluster, id_of(open_store(store), key))
-    if newest is None or newest.ended:
-        return newest
-    cluster.stop(newest.id)
-    return cluster.job(newest.id)
+    newest, number = ray_orders.newest(cluster, id_)
+    # A job that was not done a moment ago may have ended well since.
+    if newest is None or (again and newest.ended and job.read_results(objects, id_) is None):
+        number += 1
+        ray_orders.note(objects, id_, address, inputs[2].name)
+        place = job.send(objects, store, id_, *inputs)
+        cluster.submit(
+            ray_orders.attempt(id_, number),
+            f"{ENTRYPOINT} {shlex.quote(place.model_dump_json())}",
+            cpus=cpus,
+            gpus=float(method.kind == "qlora") if gpus is None else gpus,
+            metadata={"prooftune": __version__, "key": key},
+        )
+    followed = _follow(cluster, ray_orders.attempt(id_, number), report, patience, hold_s)
+    results = job.read_results(objects, id_)
+    if results is None and followed is not None:
+        failure = _failure_of(*followed, cluster, objects)
+        raise failure if again else JobFailed(str(failure))
+    return results
 
 
 def id_of(objects: ObjectStore, key: str) -> str:
@@ -116,21 +131,12 @@ def id_of(objects: ObjectStore, key: str) -> str:
     return f"{MARK}-{digest([objects.uri, key])[:24]}"
 
 
-def _attempt(id_: str, number: int) -> str:
-    return id_ if number == 1 else f"{id_}-{number}"
+def _follow(cluster: Cluster, id_: str, report: Report, patience: Patience, hold_s: float | None) -> tuple[RayJob, str | None] | None:
+    """Wait until the job has ended and report what it tells, from its beginning; return it and its log, None where that is out of reach.
 
-
-def _newest(cluster: Cluster, id_: str) -> tuple[RayJob | None, int]:
-    """Return a training's newest job, and how many there are."""
-    newest, number = None, 0
-    while (found := cluster.job(_attempt(id_, number + 1))) is not None:
-        newest, number = found, number + 1
-    return newest, number
-
-
-def _follow(cluster: Cluster, id_: str, report: Report, patience: Patience) -> tuple[RayJob, str | None]:
-    """Wait until the job has ended and report what it tells, from its beginning; return it and its log, None where that is out of reach."""
-    seen, told, failed, number = 0, "", 0, 0
+    Returns None where it goes on after ``hold_s`` seconds.
+    """
+    seen, told, failed, number, started = 0, "", 0, 0, time.monotonic()
     while True:
         try:
             now = cluster.job(id_)
@@ -154,7 +160,10 @@ def _follow(cluster: Cluster, id_: str, report: Report, patience: Patience) -> t
             seen = max(seen, len(lines))
             if now.ended:
                 return now, text
-        time.sleep(patience.pause(number))
+        left = float("inf") if hold_s is None else hold_s - (time.monotonic() - started)
+        if left <= 0:
+            return None
+        time.sleep(min(patience.pause(number), left))
         number += 1
 
 

@@ -132,6 +132,10 @@ class BedrockApi(Api):
             return Refused(400, "You have reached the quota of jobs for this account.", "ServiceQuotaExceededException")
         if fault.kind == "refuse":
             return Refused(400, fault.value or "The request is not valid.", "InvalidRequest" if s3 else "ValidationException")
+        if fault.kind == "duplicate":
+            if s3:
+                return Refused(412, "At least one of the pre-conditions you specified did not hold", "PreconditionFailed")
+            return Refused(400, fault.value or "The provided job name is currently in use.", "ConflictException")
         return Refused(500, "We encountered an internal error. Please try again.", "InternalError" if s3 else "InternalServerException")
 
     def state(self) -> dict[str, Any]:

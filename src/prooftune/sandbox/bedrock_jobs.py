@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from prooftune.sandbox.bedrock_models import CHOICES, ROWS, Foundation, of_prefix, tunable
+from prooftune.sandbox.bedrock_models import CHOICES, ROWS, VALIDATION_ROWS, Foundation, of_prefix, tunable
 from prooftune.sandbox.bedrock_rows import REWARDED, Unfit, read_examples
 from prooftune.sandbox.bedrock_s3 import Storage
 from prooftune.sandbox.http import Refused, Reply, Request
@@ -115,7 +115,7 @@ class Jobs:
             rows = read_examples(self.storage.read(body["trainingDataConfig"]["s3Uri"]) or b"", model.id, kind, least, most)
             held: list[Example] = []
             for uri in _validators(body):
-                held += read_examples(self.storage.read(uri) or b"", model.id, kind, 1, most)
+                held += read_examples(self.storage.read(uri) or b"", model.id, kind, 1, of_prefix(VALIDATION_ROWS, model.id))
             return "", rows, held
         except (Unfit, ValueError, KeyError, TypeError) as unfit:
             return f"The dataset is invalid: {unfit}", [], []

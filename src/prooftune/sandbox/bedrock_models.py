@@ -93,6 +93,8 @@ CHOICES: Mapping[str, Mapping[str, tuple[float, float]]] = {
 """Hyperparameters with their bounds, by the beginning of the id."""
 ROWS: Mapping[str, tuple[int, int]] = {"amazon.nova-": (8, 20_000), "anthropic.": (32, 10_000), "meta.": (1, 10_000)}
 """Least and most records of a training file."""
+VALIDATION_ROWS: Mapping[str, int] = {"amazon.nova-": 20_000, "anthropic.": 1_000, "meta.": 1_000}
+"""Most records of a validation file."""
 
 
 def of_prefix(table: Mapping[str, Any], model: str) -> Any:

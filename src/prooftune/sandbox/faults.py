@@ -20,6 +20,7 @@ Kind = Literal[
     "stale",  # a list as it was before the newest object, as of a slow replica
     "lost_id",  # the work was done, and the answer does not name what was made
     "refuse",  # the request is refused as unusable: nothing was done
+    "duplicate",  # the request is refused since its name is taken: nothing was done
     "status",  # the object is shown with the status word `value`
 ]
 WORKS: frozenset[Kind] = frozenset({"error_after", "reset_after", "timeout_after", "cut", "stale", "lost_id", "status"})
@@ -39,6 +40,7 @@ class Fault:
     value: str = ""
     """Seconds of Retry-After (``rate_limit``, default 1), seconds of silence (``timeout_after``, default 30), the word (``status``)."""
     fired: int = 0
+    """Requests that met it: an answer that holds nothing to cut, or to leave out, does not count."""
 
 
 @dataclass
@@ -73,6 +75,11 @@ class Faults:
                 fault.fired += 1
                 return fault
         return None
+
+    def spare(self, fault: Fault) -> None:
+        """Take back that a request met the fault: its answer held nothing that could be taken from it. The next one meets it instead."""
+        with self._lock:
+            fault.fired -= 1
 
     def clear(self) -> None:
         """Forget every fault."""

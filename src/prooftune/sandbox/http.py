@@ -27,7 +27,7 @@ from prooftune.sandbox.faults import WORKS, Fault, Faults
 
 HOST = "127.0.0.1"
 LARGEST_BODY = 600 * 2**20
-"""Bytes; above OpenAI's largest file."""
+"""Bytes; above what OpenAI takes in one request. A larger body is read to its end, thrown away and refused: it has to fit into memory."""
 CONTROL = "/_sandbox"
 """Paths below it are the stand-in's own: ``GET /_sandbox/state``, ``GET`` and ``POST /_sandbox/faults``."""
 
@@ -52,6 +52,8 @@ class Request:
     body: bytes
     found: Mapping[str, str] = field(default_factory=dict)
     """Named groups of the route's pattern, decoded."""
+    oversized: bool = False
+    """Whether the body was larger than ``LARGEST_BODY``; nothing of it is there."""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -177,7 +179,13 @@ class Api:
             return Refused(429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota")
         if fault.kind == "refuse":
             return Refused(400, fault.value or "The request is refused.", "invalid_request")
+        if fault.kind == "duplicate":
+            return Refused(409, fault.value or "A resource of that name already exists.", "conflict")
         return Refused(500, "The server had an error while processing your request.", "server_error")
+
+
+def _bytes_of(reply: Reply) -> bytes:
+    return reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
 
 
 class _Reset(Exception):
@@ -214,25 +222,43 @@ class _Handler(BaseHTTPRequestHandler):
     def _request(self) -> Request:
         address = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            body = b"".join(self._chunks())
-        else:
-            body = self.rfile.read(min(int(headers.get("content-length", 0)), LARGEST_BODY))
-        return Request(self.command, address.path, parse_qs(address.query, keep_blank_values=True), headers, body)
+        body = self._body(headers)
+        self.close_connection = self.close_connection or body is None
+        query = parse_qs(address.query, keep_blank_values=True)
+        return Request(self.command, address.path, query, headers, body or b"", oversized=body is None)
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _body(self, headers: Mapping[str, str]) -> bytes | None:
+        """Return the body, None where it is too large. It is read to its end: what is left would pass for the next request."""
+        if headers.get("transfer-encoding", "").lower() != "chunked":
+            size = int(headers.get("content-length", 0))
+            if size <= LARGEST_BODY:
+                return self.rfile.read(size)
+            self._skip(size)
+            return None
+        kept, total = list[bytes](), 0
         while size := int(self.rfile.readline().split(b";")[0], 16):
-            yield self.rfile.read(size)
+            total += size
+            if total <= LARGEST_BODY:
+                kept.append(self.rfile.read(size))
+            else:
+                kept.clear()
+                self._skip(size)
             self.rfile.readline()
         self.rfile.readline()
+        return b"".join(kept) if total <= LARGEST_BODY else None
+
+    def _skip(self, size: int) -> None:
+        while size and (piece := self.rfile.read(min(size, 2**20))):
+            size -= len(piece)
 
     def _send(self, answer: _Answer) -> None:
-        body = answer.reply.body
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        body, data = answer.reply.body, _bytes_of(answer.reply)
         self.send_response(answer.reply.status)
         headers = {"content-type": "application/octet-stream" if isinstance(body, bytes) else "application/json", **answer.reply.headers}
         for name, value in headers.items():
             self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("connection", "close")
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         if self.command == "HEAD":
@@ -268,6 +294,8 @@ class _Server(ThreadingHTTPServer):
             return _Answer(self._control(request))
         try:
             self.api.authorise(request)
+            if request.oversized:
+                raise Refused(413, f"The stand-in takes at most {LARGEST_BODY:,} bytes in one request.", "request_too_large")
             route, found = self._route(request)
         except Refused as refused:
             return _Answer(self.api.error(refused))
@@ -295,13 +323,17 @@ class _Server(ThreadingHTTPServer):
             raise _Reset
         if fault.kind == "error_after":
             return _Answer(self.api.error(self.api.refusal_of(fault)))
-        if fault.kind == "stale":
-            return _Answer(self.api.stale(reply))
-        if fault.kind == "lost_id":
-            return _Answer(self.api.without_id(reply))
-        if fault.kind == "status":
+        if fault.kind == "cut":
+            answer = _Answer(reply, cut=len(_bytes_of(reply)) > 1)
+        elif fault.kind == "stale":
+            answer = _Answer(self.api.stale(reply))
+        elif fault.kind == "lost_id":
+            answer = _Answer(self.api.without_id(reply))
+        else:
             return _Answer(self.api.with_status(reply, fault.value))
-        return _Answer(reply, cut=True)
+        if answer == _Answer(reply):
+            self.api.faults.spare(fault)
+        return answer
 
     def _route(self, request: Request) -> tuple[Route, Request]:
         known = False

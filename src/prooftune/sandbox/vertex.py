@@ -37,6 +37,7 @@ _STATUSES = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
+    409: "ALREADY_EXISTS",
     412: "FAILED_PRECONDITION",
     429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
@@ -115,6 +116,10 @@ class VertexApi(Api):
             )
         if fault.kind == "refuse":
             return Refused(400, fault.value or "Request contains an invalid argument.", "INVALID_ARGUMENT")
+        if fault.kind == "duplicate":
+            if fault.operation == "upload_file":  # Cloud Storage's word: rows are created where no object is
+                return Refused(412, "At least one of the pre-conditions you specified did not hold.", "conditionNotMet")
+            return Refused(409, fault.value or "Requested entity already exists", "ALREADY_EXISTS")
         return Refused(500, "Internal error encountered.", "INTERNAL")
 
     def state(self) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Jobs:
         try:
             rows = read_examples(self.storage.read(spec["trainingDatasetUri"]) or b"", kind, read)
             held = spec.get("validationDatasetUri")
-            return "", rows, read_examples(self.storage.read(held) or b"", kind, read) if held else []
+            return "", rows, read_examples(self.storage.read(held) or b"", kind, read, held=True) if held else []
         except (Unfit, ValueError) as unfit:
             return f"Dataset validation failed. {unfit}", [], []
 

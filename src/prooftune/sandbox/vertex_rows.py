@@ -19,21 +19,30 @@ _BESIDES: Mapping[Kind, frozenset[str]] = {
     "reinforcement": frozenset({"tools", "references"}),
 }
 """Fields of a row besides its turns."""
+LARGEST_FILE = 1_000_000_000
+"""Bytes."""
+MOST_ROWS: Mapping[Kind, int] = {"supervised": 1_000_000, "preference": 10_000_000, "reinforcement": 5_000}
+MOST_VALIDATION_ROWS: Mapping[Kind, int] = {"supervised": 5_000, "preference": 5_000, "reinforcement": 500}
 
 
 class Unfit(Exception):
     """Why a file or a prompt is refused."""
 
 
-def read_examples(content: bytes, kind: Kind, read: Set[str] = frozenset()) -> list[Example]:
-    """Return the examples of a file. ``read`` are the references that its rows must have, since a reward reads them.
+def read_examples(content: bytes, kind: Kind, read: Set[str] = frozenset(), *, held: bool = False) -> list[Example]:
+    """Return the examples of a file; ``held`` = of one for validation. ``read`` are the references that a reward reads in its rows.
 
     Raises:
-        Unfit: a line is none, or there is none.
+        Unfit: a line is none, there is none, or there is too much.
     """
+    if len(content) > LARGEST_FILE:
+        raise Unfit(f"the file has {len(content):,} bytes, and may have {LARGEST_FILE:,}")
     lines = [line for line in content.decode().split("\n") if line.strip()]
     if not lines:
         raise Unfit("the dataset is empty")
+    most = (MOST_VALIDATION_ROWS if held else MOST_ROWS)[kind]
+    if len(lines) > most:
+        raise Unfit(f"the dataset has {len(lines):,} examples, and may have {most:,}")
     return [_example(number, json.loads(line), kind, read) for number, line in enumerate(lines, start=1)]
 
 

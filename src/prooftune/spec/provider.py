@@ -81,6 +81,8 @@ class Cluster(Frozen):
     address: str | None
     cpus: int
     gpus: int | None
+    hold_minutes: float | None = None
+    """As ``provider.hold_minutes``."""
 
 
 class Budget(Frozen):

@@ -95,8 +95,10 @@ class RunSpec(Frozen):
     @property
     def cluster(self) -> Cluster | None:
         """Where it trains on Ray; None = not on Ray."""
+        if self.backend.provider != "ray":
+            return None
         provider = self.provider
-        return Cluster(address=provider.base_url, cpus=provider.cpus, gpus=provider.gpus) if self.backend.provider == "ray" else None
+        return Cluster(address=provider.base_url, cpus=provider.cpus, gpus=provider.gpus, hold_minutes=provider.hold_minutes)
 
     def on_backend(self, provider: str) -> RunSpec:
         """Return the spec as it runs on another of its backends.
