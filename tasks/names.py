@@ -24,7 +24,7 @@ _DOES: Final = {
     "approval": "note a person's answer",
     "baselines": "prompt the base model",
     "advise": "weigh whether to train",
-    "submit": "see to it that there is one job, and wait for it",
+    "submit": "see to one job, and wait for it",
     "wait": "wait for the job on the cluster",
     "train": "make the candidate",
     "evaluate": "score the candidate",
