@@ -28,6 +28,8 @@ from prooftune.types import ModelRef, Progress, Report, no_report
 ENTRYPOINT = "exec python -m prooftune.training.job"
 """``exec``, so that a signal meets Python and not a shell around it."""
 PATIENCE = Patience(first_pause_s=1.0, longest_pause_s=15.0)
+SAY_EVERY_S = 3600.0
+"""A job that tells nothing, as while the cluster has no room, is reported to go on so often: it is looked at, and nobody is stuck."""
 log = logging.getLogger(__name__)
 
 
@@ -131,6 +133,7 @@ def _newest(cluster: Cluster, id_: str) -> tuple[RayJob | None, int]:
 def _follow(cluster: Cluster, id_: str, report: Report, patience: Patience) -> tuple[RayJob, str | None]:
     """Wait until the job has ended and report what it tells, from its beginning; return it and its log, None where that is out of reach."""
     seen, told, failed, number = 0, "", 0, 0
+    newest, said = Progress(done=0, total=1, unit="jobs"), time.monotonic()
     while True:
         try:
             now = cluster.job(id_)
@@ -151,6 +154,10 @@ def _follow(cluster: Cluster, id_: str, report: Report, patience: Patience) -> t
             for progress in (one for one in map(job.heard, lines[seen:]) if isinstance(one, Progress)):
                 log.info("Ray job %s: %d of %d %s, %s", id_, progress.done, progress.total, progress.unit, progress.text)
                 report(progress)
+                newest, said = progress, time.monotonic()
+            if time.monotonic() - said >= SAY_EVERY_S:
+                report(newest.model_copy(update={"text": f"Ray job {id_} is {told}"}))
+                said = time.monotonic()
             seen = max(seen, len(lines))
             if now.ended:
                 return now, text
