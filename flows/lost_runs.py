@@ -1,4 +1,4 @@
-"""Finds flow runs whose process or worker was lost, marks them Crashed and starts them again.
+"""Finds flow runs whose process or worker was lost, or that hang, marks them Crashed and starts them again.
 
 The open-source server does not look after its runs. Each of ours says every 30 s that it lives (PREFECT_FLOWS_HEARTBEAT_FREQUENCY, set in
 deployments/pools/), and this flow looks who has fallen silent. It goes by what is so, not by what was told: the server's triggers only
@@ -15,20 +15,17 @@ import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Completed, Crashed, Scheduled
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Scheduled
 
-OURS = "prooftune"
-RESTART = "restart-when-crashed"
-"""Tags of runs that are looked after, and of those that are started again as well."""
-HEARTBEAT = "prefect.flow-run.heartbeat"
+from flows.found_runs import OURS, RESTART, heartbeats, ours, unchanged
+from flows.stuck_runs import ended_as_stuck, stuck
+
 SILENT = timedelta(seconds=75)
 """Two heartbeats are missing."""
 LISTEN_S = 45.0
@@ -40,22 +37,29 @@ SERVER_AWAY = re.compile(
 """How Prefect says that a run failed because the server could not be reached."""
 GIVEN_UP = timedelta(days=1)
 """A run that crashed longer ago is a matter for people."""
-PAGE = 200
 
 
-@flow(name="watch-runs")
-def watch_runs(max_restarts: int = 3, pending_minutes: float = 30.0) -> State[Any]:
-    """Mark lost runs Crashed, and start runs again that crashed or met no server and carry the tag ``restart-when-crashed``.
+@flow(name="watch-runs", flow_run_name="look for runs that are lost or stuck")
+def watch_runs(max_restarts: int = 3, pending_minutes: float = 30.0, stuck_hours: float = 6.0) -> State[Any]:
+    """Mark lost and stuck runs Crashed, and start runs again that crashed or met no server and carry the tag ``restart-when-crashed``.
 
     Args:
         max_restarts: A run that crashed more often than this is left Crashed, for a person to look at.
         pending_minutes: A worker that has not started a run after so long was lost; a GPU node that is added for it takes its time.
+        stuck_hours: A run that lives and shows no work for so long hangs. What may take long shows a step, a batch of answers or a look at
+            its job at least each hour, what shows nothing is ended by its timeout after two, and six leave room for a slow machine.
     """
     told: list[str] = []
     with get_client(sync_client=True) as client:
         for run, why in lost(client, timedelta(minutes=pending_minutes)):
             cancelling = run.state is not None and run.state.is_cancelling()
             client.set_flow_run_state(run.id, Cancelled(message=why) if cancelling else Crashed(message=why))
+            told.append(f"{run.name}: {why}")
+        for run, why in stuck(client, timedelta(hours=stuck_hours)):
+            client.set_flow_run_state(run.id, Cancelling(message=why))  # its worker ends its process
+            told.append(f"{run.name}: {why}")
+        for run, why in ended_as_stuck(client, datetime.now(UTC) - GIVEN_UP):
+            client.set_flow_run_state(run.id, Crashed(message=why), force=True)  # Cancelled is an end that Prefect keeps otherwise
             told.append(f"{run.name}: {why}")
         for run in crashed(client):
             again = restart(run, client.read_flow_run_states(run.id), max_restarts)
@@ -71,7 +75,7 @@ def lost(client: SyncPrefectClient, pending: timedelta) -> list[tuple[FlowRun, s
     """Return the runs that nobody works on any more, and how that shows; takes 45 s where one is silent, no time otherwise."""
     found, silent = [], []
     now = datetime.now(UTC)
-    for run in _ours(client, "RUNNING", "PENDING", "CANCELLING", "PAUSED"):
+    for run in ours(client, "RUNNING", "PENDING", "CANCELLING", "PAUSED"):
         assert run.state is not None  # noqa: S101 - it was found by its state
         if run.state.is_pending():
             if now - run.state.timestamp > pending:
@@ -90,7 +94,7 @@ def lost(client: SyncPrefectClient, pending: timedelta) -> list[tuple[FlowRun, s
 def crashed(client: SyncPrefectClient) -> list[FlowRun]:
     """Return the runs that fell less than a day ago and are to be started again; a part of another run is started with that one."""
     since = datetime.now(UTC) - GIVEN_UP
-    found = _ours(client, "CRASHED", "FAILED", tags=(OURS, RESTART))
+    found = ours(client, "CRASHED", "FAILED", tags=(OURS, RESTART))
     return [run for run in found if run.deployment_id and run.state and fell(run.state) and run.state.timestamp > since]
 
 
@@ -109,35 +113,6 @@ def restart(run: FlowRun, states: Sequence[State[Any]], max_restarts: int) -> St
         return None
     was = f"{run.state.name}: {run.state.message}" if run.state else "lost"
     return Scheduled(message=f"restart {crashes} of {max_restarts}. It was {was}")
-
-
-class Heard(NamedTuple):
-    """What a run has said."""
-
-    last: datetime
-    """When, by the clock of its host."""
-    times: int
-
-
-def heartbeats(client: SyncPrefectClient, run: FlowRun) -> Heard | None:
-    """Return how often, and when last, a run said that it lives; None = never, so that nothing follows from its silence."""
-    said = EventFilter(event=EventNameFilter(name=[HEARTBEAT]), resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]))
-    page = client.read_events(filter=said, limit=1)
-    return Heard(page.events[0].occurred, page.total) if page.events else None
-
-
-def _ours(client: SyncPrefectClient, *kinds: str, tags: Sequence[str] = (OURS,)) -> list[FlowRun]:
-    wanted = FlowRunFilter.model_validate({"tags": {"all_": list(tags)}, "state": {"type": {"any_": list(kinds)}}})
-    found: list[FlowRun] = []
-    while page := client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=len(found)):
-        found += page
-    return [run for run in found if run.state and run.state.name != "Suspended"]  # that has no process, and needs none
-
-
-def unchanged(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Return whether a run is still in the state in which it was found: another look may be at work beside this one."""
-    state = client.read_flow_run(run.id).state
-    return state is not None and run.state is not None and state.id == run.state.id
 
 
 def _minutes(time: timedelta) -> str:

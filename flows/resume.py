@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, tags
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
 
 from flows.finetune import finish
-from flows.lost_runs import OURS
+from flows.found_runs import OURS
 from prooftune.errors import JobFailed, ProoftuneError, TransientError
 from prooftune.providers import ray_orders
 from prooftune.providers.ledger import Ledger
@@ -19,11 +22,45 @@ from prooftune.retraining.claims import settle_run
 from prooftune.spec import Store
 from prooftune.storage.objects import ObjectStore, open_store
 from prooftune.types import RunWaiting
+from tasks.artifacts import show_table
 
 
-@flow(name="resume-waiting")
-def go_on(store: Store) -> list[dict[str, Any]]:
-    """Ask how each awaited job is, and go on with the runs whose job has ended; a schedule of this flow needs no process in between."""
+@flow(name="resume-waiting", flow_run_name="go on with runs whose job has ended")
+def go_on(store: Store) -> State[Any]:
+    """Ask how each awaited job is, and go on with the runs whose job has ended; a schedule of this flow needs no process in between.
+
+    Failed where a job could not be asked for, or a run could not go on: it would wait for good, and nobody would know.
+    """
+    rows = _looked_at(store)
+    if rows:
+        show_table([_shown(row) for row in rows], key="waiting-runs", description="Runs that waited for a managed job")
+    troubles = [f"{row['run']}: {row['trouble']}" for row in rows if row["trouble"]]
+    for trouble in troubles:
+        get_run_logger().error("%s", trouble)
+    went = sum(row["result"] is not None and row["result"]["verdict"] is not None for row in rows)
+    told = f"{len(rows)} runs waited, {went} went on to their verdict"
+    return Failed(message=f"{told}; {'; '.join(troubles)}", data=rows) if troubles else Completed(message=told, data=rows)
+
+
+def gone_on(store: Store) -> list[dict[str, Any]]:
+    """Go on in this process, and return what became of each run that waited.
+
+    Raises:
+        IntegrityError: what is known of a waiting run is damaged.
+        StoreUnavailable: the store cannot be reached.
+    """
+    found: Any = go_on(store, return_state=True).result(raise_on_failure=False)  # what failed has its rows as well
+    if isinstance(found, BaseException):
+        raise found
+    return cast("list[dict[str, Any]]", found)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    verdict = row["result"]["verdict"] if row["result"] else None
+    return {"run": row["run"], "job": row["key"], "status": row["status"], "verdict": verdict, "trouble": row["trouble"]}
+
+
+def _looked_at(store: Store) -> list[dict[str, Any]]:
     objects = open_store(store)
     ledger = Ledger(objects)
     unreadable: dict[str, str] = {}

@@ -22,6 +22,7 @@ from tasks.beginning import begin
 from tasks.ingest import fingerprint, ingest
 from tasks.policies import results_in
 from tasks.retraining import ask_to_start, begun_before, came_of, compose_data, end_retraining, ends, name_run, note_run, within_budget
+from tasks.turns import wait_for_turn
 from tasks.validation import validate
 
 
@@ -29,12 +30,13 @@ from tasks.validation import validate
 def retrain(spec: RunSpec, signal: Signal | None = None, jitter_minutes: float = 0.0) -> State[Any]:
     """Retrain on new and old data where a signal says so, once an occurrence; without a signal, the week is the occurrence.
 
-    What is refused, has nothing new, or does not beat the champion ends as completed, and says so.
+    While another retraining of the task is under way it waits, ``AwaitingRetraining``. What is refused, has nothing new, or does not beat
+    the champion ends as completed, and says so.
     """
     if flow_run.run_count <= 1:  # started again after a crash it is late already
         time.sleep(jitter_of(spec.name, jitter_minutes))
     signal = signal or due(spec.name, flow_run.scheduled_start_time)  # started again in another week, it is the same occurrence
-    admission = ask_to_start(spec, signal)
+    admission = wait_for_turn(spec, signal, ask_to_start(spec, signal))
     if admission.token is None:
         return ends(spec, admission.decision, admission.reason, admission)
     try:

@@ -76,11 +76,11 @@ def resume_waiting(store_uri: str, endpoint_url: str | None) -> dict[str, Any]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.live import live_progress
-    from flows.resume import go_on
+    from flows.resume import gone_on
     from prooftune.storage.objects import open_store
 
     with temporary_settings({PREFECT_API_URL: api}), live_progress():
-        return {"store": open_store(store).uri, "runs": go_on(store)}
+        return {"store": open_store(store).uri, "runs": gone_on(store)}
 
 
 def server_address() -> dict[str, Any]:

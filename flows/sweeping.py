@@ -14,7 +14,7 @@ from prooftune.spec import Store
 from tasks.artifacts import show_table
 
 
-@flow(name="sweep-deployments")
+@flow(name="sweep-deployments", flow_run_name="take down what dead runs left at providers")
 def sweep_deployments(store: Store, remove: bool = True) -> State[Any]:
     """Find deployments that no run uses any more and take them down; Failed where one may go on costing money."""
     found = sweep(remove, store.uri, store.endpoint_url)

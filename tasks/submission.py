@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ from tasks.stage import Stage
 
 if TYPE_CHECKING:
     from prooftune.providers.ledger import Entry
+
+SAY_EVERY_S = 3600.0
+"""A job that only goes on shows that it is looked at: a run that shows nothing for hours is taken for stuck (``flows/stuck_runs.py``)."""
 
 
 class Probed(Frozen):
@@ -175,18 +179,18 @@ def _telling() -> Any:
     """Return what ``follow`` tells: the log gets events, the UI the losses and the job's state."""
     log, report = get_run_logger(), report_to_ui("train")
     losses = LiveLoss()
-    shown = ""
+    shown, said = "", time.monotonic()
 
     def tell(job: Job, events: list[Event]) -> None:
-        nonlocal shown
+        nonlocal shown, said
         for event in events:
             log.info("%s: %s", job.id, event.text)
             if "step" in event.metrics:
                 losses.add(event.metrics["step"], event.metrics.get("train_loss"), event.metrics.get("valid_loss"))
         losses.show(last=job.ended)
         text = ": ".join([f"job {job.id}", job.told, *(event.text for event in events[-1:])])
-        if text != shown or events:
-            shown = text
+        if text != shown or events or time.monotonic() - said >= SAY_EVERY_S:
+            shown, said = text, time.monotonic()
             report(Progress(done=int(job.ended), total=1, unit="jobs", text=text))
 
     return tell

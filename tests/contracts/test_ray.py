@@ -525,6 +525,23 @@ def test_a_cluster_that_forgets_is_worth_another_try(training: Training) -> None
         assert script.posts == 1
 
 
+def test_a_job_that_waits_for_room_shows_that_it_is_looked_at(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells nothing for hours, and its run must not look as if it hung."""
+    monkeypatch.setattr("prooftune.providers.ray.SAY_EVERY_S", 0.0)
+    heard: list[Progress] = []
+    waits = {f"jobs/{training.id}": details(status="PENDING"), f"jobs/{training.id}/logs": (200, json.dumps({"logs": ""}))}
+    with scripted({"jobs/": (200, json.dumps({"job_id": training.id, "submission_id": training.id}))}, waits) as script:
+
+        def report(progress: Progress) -> None:
+            heard.append(progress)
+            if len(heard) == 2:
+                script.answers[f"jobs/{training.id}"] = details(status="STOPPED")
+
+        with pytest.raises(JobFailed, match="was stopped"):
+            training.there(script.address, report=report)
+    assert [one.text for one in heard[:2]] == [f"Ray job {training.id} is PENDING"] * 2
+
+
 # The real cluster.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import time
@@ -11,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -23,6 +25,7 @@ from prefect.client.schemas.objects import BlockDocument, BlockSchema, BlockType
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.events.schemas.automations import AutomationCore as ServerAutomation
+from prefect.server.schemas.schedules import CronSchedule
 from prefect.states import Failed
 from prefect.tasks import Task
 from prefect.utilities.templating import apply_values, find_placeholders
@@ -51,6 +54,45 @@ def test_each_deployment_names_a_flow_that_takes_its_parameters(name: str, monke
     deployment = DEPLOYMENTS[name]
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
     flow.validate_parameters(deployment["parameters"])
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_each_run_of_a_deployment_is_called_by_what_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow names its runs, so that none is called hopeful-otter; what a name has in braces is a parameter."""
+    monkeypatch.chdir(ROOT)
+    deployment = DEPLOYMENTS[name]
+    flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+    assert flow.flow_run_name
+    if isinstance(flow.flow_run_name, str):
+        title = flow.flow_run_name.format(**flow.validate_parameters(deployment["parameters"]))
+        assert title
+        assert "{" not in title
+
+
+SCHEDULES = {"nightly-evaluation": (range(7), 2), "weekly-retrain": ([6], 3)}
+"""Weekdays, Monday being 0, and hour."""
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_clock_s_schedule_is_of_a_named_place(name: str) -> None:
+    """In summer and in winter it is the same hour there; so UTC is not meant, and no hour is a server's own."""
+    days, hour = SCHEDULES[name]
+    [schedule] = DEPLOYMENTS[name]["schedules"]
+    place = ZoneInfo(schedule["timezone"])
+    clock = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+    dates = asyncio.run(clock.get_dates(n=400, start=datetime(2026, 1, 1, tzinfo=place), end=datetime(2027, 1, 1, tzinfo=place)))
+    local = [date.astimezone(place) for date in dates]
+    assert len(local) == 365 * len(days) // 7
+    assert {date.weekday() for date in local} == set(days)
+    # The night in March in which the clock skips that hour has the next one.
+    assert sum((date.hour, date.minute) != (hour, 0) for date in local) <= (hour == 2)
+    assert len({date.utcoffset() for date in local}) == 2
+
+
+def test_only_the_weekly_retraining_is_put_off() -> None:
+    """By up to an hour, as docs/how-to/run-for-a-team.md says."""
+    put_off = {name: one["parameters"]["jitter_minutes"] for name, one in DEPLOYMENTS.items() if "jitter_minutes" in one["parameters"]}
+    assert put_off == {"weekly-retrain": 60}
 
 
 def test_a_trigger_for_another_task_is_refused() -> None:
@@ -216,6 +258,18 @@ def test_deployed_flows_keep_their_results_where_deploy_is_told(
     finally:
         answer_of("deploy", str(ROOT), env=home)
     assert client.read_deployment_by_name("finetune/finetune").parameters == DEPLOYMENTS["finetune"]["parameters"]
+
+
+def test_the_server_has_each_schedule_as_it_is_written(deployed: dict[str, Any], client: SyncPrefectClient) -> None:
+    """Cron, time zone and interval of prefect.yaml are what the server starts runs by."""
+    for name, one in DEPLOYMENTS.items():
+        flow_name = load_flow_from_entrypoint(str(ROOT / one["entrypoint"]), use_placeholder_flow=False).name
+        found = client.read_deployment_by_name(f"{flow_name}/{name}").schedules
+        kept = [(each.active, each.schedule.model_dump(mode="json")) for each in found]
+        for (active, schedule), written in zip(kept, one.get("schedules", []), strict=True):
+            assert active
+            wanted = {field: value for field, value in written.items() if field != "slug"}
+            assert {field: schedule[field] for field in wanted} == wanted
 
 
 @pytest.mark.slow

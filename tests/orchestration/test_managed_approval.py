@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.flow_runs import resume_flow_run
 
-from flows.resume import go_on
+from flows.resume import gone_on
 from prooftune.economics import approvals, spending
 from prooftune.providers.waiting import read_waiting
 from prooftune.storage.manifest import read_manifest, verify_manifest
@@ -48,7 +48,7 @@ def test_a_person_approves_once(folder: Path, tmp_path: Path) -> None:
         assert published.facts["lineage"]["approval"].items() <= said.items()
         assert (said["approved"], said["by"], said["reason"]) == (True, "ada", "worth it")
         before = len(desk.seen)
-        assert [one["result"]["run_id"] for one in go_on(desk.spec().store)] == [result.run_id]
+        assert [one["result"]["run_id"] for one in gone_on(desk.spec().store)] == [result.run_id]
         assert not SPENDS & set(desk.seen[before:]), "the run that waited was finished by its own command"
         assert list(read_waiting(desk.store)) == []
         assert desk.jobs == 1

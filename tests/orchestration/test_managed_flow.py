@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from tests_support import write_jsonl
 
-from flows.resume import go_on
+from flows.resume import gone_on
 from prooftune.economics import spending
 from prooftune.economics.spending import BudgetExceeded
 from prooftune.errors import DataError, JobFailed, SpecError
@@ -123,7 +123,7 @@ def test_a_run_need_not_wait_for_its_job(folder: Path, tmp_path: Path) -> None:
         assert [run["result"] for run in told["runs"]] == [None], "the job was to run still"
         brain.may.set()
         desk.api.works.settle()
-        [run] = go_on(desk.spec().store)
+        [run] = gone_on(desk.spec().store)
         assert run["result"]["verdict"] == "promote"
         assert list(read_waiting(desk.store)) == []
         assert desk.jobs == 1
@@ -148,7 +148,7 @@ def test_a_run_that_waited_is_finished_whatever_changed_meanwhile(folder: Path, 
         brain.may.set()
         desk.api.works.settle()
         monkeypatch.chdir(tmp_path)
-        [run] = go_on(desk.spec().store)
+        [run] = gone_on(desk.spec().store)
         assert (run["trouble"], run["result"]["verdict"], run["result"]["run_id"]) == (None, "promote", waiting.run)
         assert list(read_waiting(desk.store)) == []
         assert not (tmp_path / "store").exists()
@@ -168,9 +168,9 @@ def test_a_job_that_failed_meanwhile_is_told_once(folder: Path, tmp_path: Path) 
         [job] = desk.api.works.jobs.values()
         desk.api.works.cancel(job)
         brain.may.set()
-        [run] = go_on(desk.spec().store)
+        [run] = gone_on(desk.spec().store)
         assert "cancelled" in run["trouble"]
-        assert go_on(desk.spec().store) == []
+        assert gone_on(desk.spec().store) == []
         failed = FlowRunFilter.model_validate({"state": {"type": {"any_": ["FAILED"]}}, "tags": {"all_": ["prooftune", desk.spec().name]}})
         [told] = get_client(sync_client=True).read_flow_runs(flow_run_filter=failed)
         assert "cancelled" in str(told.state and told.state.message)

@@ -14,7 +14,7 @@ from fixtures_tickets import managed_fields
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.resume import go_on
+from flows.resume import gone_on
 from flows.retrain import retrain
 from prooftune.providers.waiting import FOLDER
 from prooftune.retraining.claims import read_retrains
@@ -74,12 +74,12 @@ def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_p
         assert read_retrains(store, spec.name).claims[-1].state == "waiting"
         assert signalled("d1", plenty).startswith("duplicate: ")
         assert signalled("d2", plenty).startswith("running: ")
-        assert [row["result"] for row in go_on(spec.store)] == [None]
+        assert [row["result"] for row in gone_on(spec.store)] == [None]
         brain.may.set()
         api.works.settle()
 
         away = own_prices.rename(tmp_path / "away")
-        [row] = go_on(spec.store)
+        [row] = gone_on(spec.store)
         assert str(own_prices) in row["trouble"], "the run was not to go on"
         claim = read_retrains(store, spec.name).claims[-1]
         assert claim.state == "failed", "what cannot go on keeps no other signal out"
@@ -88,8 +88,8 @@ def test_a_retraining_at_a_provider_needs_no_process_while_its_job_goes_on(tmp_p
         Path(spec.data.source).unlink()  # the run goes on with what it had read
 
         with patch.object(LocalStore, "delete", _deleted_and_killed), pytest.raises(KeyboardInterrupt):
-            go_on(spec.store)
-        assert go_on(spec.store) == [], "the process was to die after it had forgotten that the run waited"
+            gone_on(spec.store)
+        assert gone_on(spec.store) == [], "the process was to die after it had forgotten that the run waited"
         claim = read_retrains(store, spec.name).claims[-1]
         [entry] = history(store, spec.name)["history"]
         assert (claim.state, claim.outcome) == ("finished", f"{entry['decision']['verdict']}, run {entry['run_id']}")

@@ -136,16 +136,21 @@ def colours(tmp_path: Path) -> General:
     return General(suite="none", lm_eval=("colours", "meanings"), lm_eval_folder=str(folder))
 
 
-def test_own_lm_eval_tasks_are_run_item_by_item(colours: General, tiny_model: Path) -> None:
-    """A task read from a local file gives one right or wrong an item, however many filters it has."""
+def test_own_lm_eval_tasks_are_run_item_by_item(
+    colours: General, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task read from a local file gives one right or wrong an item, however many filters it has; the log shows that it goes on."""
     from prooftune.evaluation.general.harness import check_tasks, run_tasks
 
+    monkeypatch.setattr("prooftune.evaluation.general.harness.SAY_EVERY_S", 0.0)
+    caplog.set_level("INFO", logger="prooftune")
     check_tasks(colours)
     model, tokenizer = load_base(tiny_model, device="cpu"), load_tokenizer(tiny_model)
     values = run_tasks(model, tokenizer, colours)
     assert sorted(set(values["colours"])) == [0.0, 1.0]
     assert sum(values["colours"]) == 2
     assert values["meanings"] == [0.0] * 6
+    assert "lm-eval's tasks go on: the model was asked 3 times" in caplog.text
 
 
 def test_the_first_filter_counts() -> None:

@@ -29,6 +29,8 @@ from prooftune.types import ModelRef, Progress, Report, no_report
 ENTRYPOINT = "exec python -m prooftune.training.job"
 """``exec``, so that a signal meets Python and not a shell around it."""
 PATIENCE = Patience(first_pause_s=1.0, longest_pause_s=15.0)
+SAY_EVERY_S = 3600.0
+"""A job that tells nothing, as while the cluster has no room, is reported to go on so often: it is looked at, and nobody is stuck."""
 log = logging.getLogger(__name__)
 
 
@@ -137,6 +139,7 @@ def _follow(cluster: Cluster, id_: str, report: Report, patience: Patience, hold
     Returns None where it goes on after ``hold_s`` seconds.
     """
     seen, told, failed, number, started = 0, "", 0, 0, time.monotonic()
+    newest, said = Progress(done=0, total=1, unit="jobs"), started
     while True:
         try:
             now = cluster.job(id_)
@@ -157,6 +160,10 @@ def _follow(cluster: Cluster, id_: str, report: Report, patience: Patience, hold
             for progress in (one for one in map(job.heard, lines[seen:]) if isinstance(one, Progress)):
                 log.info("Ray job %s: %d of %d %s, %s", id_, progress.done, progress.total, progress.unit, progress.text)
                 report(progress)
+                newest, said = progress, time.monotonic()
+            if time.monotonic() - said >= SAY_EVERY_S:
+                report(newest.model_copy(update={"text": f"Ray job {id_} is {told}"}))
+                said = time.monotonic()
             seen = max(seen, len(lines))
             if now.ended:
                 return now, text

@@ -106,7 +106,8 @@ def _refusal(retrains: Retrains, spec: RunSpec, signal: Signal, holder: str, now
     if known is not None and (known.state == "finished" or known is busy):
         return _duplicate(known)
     if busy is not None:
-        text = f"the retraining for {busy.kind} {busy.digest[:12]} is under way since {_at(busy.started)}"
+        named = f"{busy.kind} {busy.digest[:12]}{f', run {busy.runs[-1]},' if busy.runs else ''}"
+        text = f"the retraining for {named} is under way since {_at(busy.started)}"
         return Admission(decision="running", reason=text, until=_lapse(busy), holder=busy.holder)
     if (cooled := _cooled(retrains.claims, known, spec.retrain.cool_down_hours)) is not None and now < cooled:
         text = f"retrain.cool_down_hours is {spec.retrain.cool_down_hours:g}: not before {_at(cooled)}"

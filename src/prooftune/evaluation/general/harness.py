@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
 
 COUNTED = ("acc", "exact_match")
 """Metrics that are 1 for a right answer and 0 for a wrong one."""
+SAY_EVERY_S = 3600.0
+"""lm-eval tells nobody how far it is, and a run that shows nothing for hours is taken for stuck."""
+log = logging.getLogger(__name__)
 
 
 def check_tasks(options: General) -> None:
@@ -37,17 +44,37 @@ def run_tasks(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, option
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    found = simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
-        tasks=list(options.lm_eval),
-        num_fewshot=0,
-        limit=options.limit,
-        task_manager=tasks,
-        log_samples=True,
-        bootstrap_iters=0,
-        verbosity="ERROR",
-    )
+    with _heard(model):
+        found = simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
+            tasks=list(options.lm_eval),
+            num_fewshot=0,
+            limit=options.limit,
+            task_manager=tasks,
+            log_samples=True,
+            bootstrap_iters=0,
+            verbosity="ERROR",
+        )
     return {name: _items(name, found["samples"][name]) for name in options.lm_eval}
+
+
+@contextmanager
+def _heard(model: PreTrainedModel) -> Iterator[None]:
+    """Log now and then, while the block works, that the model is asked."""
+    asked, said = 0, time.monotonic()
+
+    def note(*_: object) -> None:
+        nonlocal asked, said
+        asked += 1
+        if time.monotonic() - said >= SAY_EVERY_S:
+            log.info("lm-eval's tasks go on: the model was asked %d times", asked)
+            said = time.monotonic()
+
+    hook = model.register_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _tasks_of(options: General) -> TaskManager:
