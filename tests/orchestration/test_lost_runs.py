@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Crashed, Failed, Paused, Pending, Running, Suspended
 
+from flows.found_runs import heartbeats
 from flows.lost_runs import fell, lost, restart
 from tasks.policies import GPU
 
@@ -122,7 +123,7 @@ def test_a_run_whose_worker_is_killed_is_crashed_and_ends_on_another(
     with worker(env, tmp_path / "first.log") as first:
         run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
         await_true("the flow's task", (tmp_path / "lost.holds").exists, 120)
-        time.sleep(5)  # its first heartbeat is on its way
+        await_true("its first heartbeat", lambda: heartbeats(client, run), 60)  # who never beats cannot fall silent
         flow_process = psutil.Process(int((tmp_path / "lost.pid").read_text()))
         kill(first)
         killed = time.monotonic()
