@@ -42,6 +42,15 @@ HINTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "fireworks": ({"FIREWORKS_API_KEY": "sandbox"}, {"provider.base_url": "{address}", "provider.project": "sandbox"}),
 }
 """By provider: what to put into the environment, and which fields of the spec to set."""
+MODELS = {
+    "openai": "gpt-4.1-mini",
+    "azure": "gpt-4.1",
+    "bedrock": "amazon.nova-micro-v1:0:128k",
+    "vertex": "gemini-3.5-flash",
+    "together": "Qwen/Qwen3.5-9B",
+    "fireworks": "accounts/fireworks/models/llama-v3p1-8b-instruct",
+}
+"""One that each stand-in tunes, for the command that it prints."""
 
 
 def serve_or_fail(provider: str, port: int, fast: bool, faults: Sequence[str], idle_minutes: float, pace_s: float, as_json: bool) -> None:
@@ -82,6 +91,7 @@ def serve(provider: str, port: int, fast: bool, faults: Sequence[str], idle_minu
 def hints(provider: str, address: str) -> tuple[dict[str, str], dict[str, str]]:
     """Return the environment and the fields of a spec that lead to a stand-in at an address."""
     environment, fields = HINTS[provider]
+    fields = fields | {"provider.min_remaining_days": "0"}  # the stand-in tells its provider's last days, and is not shut down itself
     return tuple({name: value.format(address=address) for name, value in part.items()} for part in (environment, fields))  # type: ignore[return-value]  # two parts
 
 
@@ -91,5 +101,7 @@ def _told(provider: str, address: str, as_json: bool) -> None:
         print(json.dumps({"provider": provider, "address": address, "environment": environment, "set": fields}), flush=True)  # noqa: T201
         return
     exports = "\n".join(f"  export {name}={value}" for name, value in environment.items())
-    settings = " ".join(f"--set {name}={value}" for name, value in {"backend.provider": provider, **fields}.items())
+    settings = " ".join(
+        f"--set {name}={value}" for name, value in {"backend.provider": provider, "backend.model": MODELS[provider], **fields}.items()
+    )
     print(f"a stand-in for {provider} answers at {address}\n{exports}\n  prooftune run SPEC {settings}", file=sys.stderr, flush=True)  # noqa: T201

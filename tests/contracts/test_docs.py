@@ -36,7 +36,10 @@ JOBS = "tests/unit/test_jobs_cli.py"
 MANAGED = "tests/orchestration/test_managed_flow.py"
 APPROVED = "tests/orchestration/test_managed_approval.py::test_a_person_approves_once"
 KEY = "prooftune-0a1b2c3d4e5f60718293a4b5"
-AT_A_STAND_IN = "--set backend.provider=openai --set backend.model=gpt-4.1-mini --set provider.base_url=http://127.0.0.1:8787/v1"
+AT_A_STAND_IN = (
+    "--set backend.provider=openai --set backend.model=gpt-4.1-mini --set provider.base_url=http://127.0.0.1:8787/v1 "
+    "--set provider.min_remaining_days=0"
+)
 IN_CONTAINERS = "docker compose --file infra/compose.yaml"
 DEPLOYING = "tests/orchestration/test_deploying.py"
 COMPOSE = "tests/contracts/test_compose.py"

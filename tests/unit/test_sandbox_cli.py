@@ -15,25 +15,20 @@ from click.testing import CliRunner
 from fixtures_stand_ins import PROVIDERS, StandIn
 
 from flows.cli import main
-from flows.sandbox import HINTS, hints
+from flows.sandbox import HINTS, MODELS, hints
 from prooftune.providers.tuning import open_tuner
 from prooftune.sandbox.http import serving
 from prooftune.sandbox.models import CannedBrain
 from prooftune.sandbox.stand_ins import stand_in
 from prooftune.spec import load_spec
 
-MODELS = {
-    "openai": "gpt-4.1-mini",
-    "azure": "gpt-4.1-mini-2025-04-14",
-    "vertex": "gemini-3.5-flash",
-    "fireworks": "accounts/fireworks/models/llama-v3p1-8b-instruct",
-}
-"""Of the stand-ins that are quick to ask; each has tests of its own."""
+QUICK = ("openai", "azure", "vertex", "fireworks")
+"""Stand-ins that are quick to ask; each has tests of its own."""
 
 
-@pytest.mark.parametrize("provider", MODELS)
+@pytest.mark.parametrize("provider", QUICK)
 def test_what_is_told_leads_to_the_stand_in(provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Environment and fields as they are printed, put into a spec that says no more than the base model: a job is created."""
+    """Environment and fields as they are printed, put into a spec that says nothing more: the model can be tuned, and a job is created."""
     api = stand_in(provider, CannedBrain(), tmp_path / "sandbox", 0)
     with serving(api) as address:
         environment, fields = hints(provider, address)
@@ -43,6 +38,7 @@ def test_what_is_told_leads_to_the_stand_in(provider: str, tmp_path: Path, monke
         (tmp_path / "spec.yaml").write_text("name: triage\ndata: {source: x.jsonl}\n")
         spec = load_spec(tmp_path / "spec.yaml", [f"{name}={value}" for name, value in settings.items()])
         here = StandIn(api, open_tuner(provider, spec.provider), spec.backend.model, tmp_path)
+        assert here.tuner.probe(spec.backend.model, "supervised").tunable
         rows = here.rows()
         order = here.order(rows)
         made = here.tuner.create(order, here.uploaded(rows, order))
@@ -56,7 +52,7 @@ def test_hints_fill_what_a_spec_needs(provider: str, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text("name: triage\ndata: {source: x.jsonl}\n")
     settings = {"backend.provider": provider, "backend.model": "m", **fields}
     assert load_spec(tmp_path / "spec.yaml", [f"{name}={value}" for name, value in settings.items()]).backend.managed
-    assert set(HINTS) == set(PROVIDERS)
+    assert set(HINTS) == set(MODELS) == set(PROVIDERS)
 
 
 def test_it_serves_until_nobody_asks() -> None:
@@ -72,7 +68,7 @@ def test_it_serves_until_nobody_asks() -> None:
         connection.close()
         rest, errors = process.communicate(timeout=60)
     assert (fault["kind"], fault["operation"], fault["fired"]) == ("quota", "list_models", 0)
-    assert told["set"] == {"provider.base_url": f"{told['address']}/v1"}
+    assert told["set"] == {"provider.base_url": f"{told['address']}/v1", "provider.min_remaining_days": "0"}
     assert (process.returncode, rest) == (0, "")
     assert "the stand-in for openai stopped" in errors
 
