@@ -20,7 +20,6 @@ MANAGED = (
     "backend.model=gpt-4.1-mini",
     "provider.hyperparameters.epochs=2",
     'baseline.ladder=["few_shot","retrieved"]',  # zero-shot answers are the longest and all wrong, and the stand-in answers one by one
-    "provider.min_remaining_days=0",  # the stand-in is not shut down
     "general.suite=none",  # 200 questions more, to a model of 135M parameters on this machine
 )
 """What the demo's spec becomes for the stand-in."""
