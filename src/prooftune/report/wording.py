@@ -93,14 +93,15 @@ def p_value(value: float) -> str:
 
 
 def usd(amount: float) -> str:
-    """Return an amount of USD: cents from a dollar on, two significant digits below: ``$1,204.50``, ``$0.0083``, ``−$12``."""
+    """Return an amount of USD: cents, from 1,000 on none, below a dollar two significant digits: ``$1,204``, ``$0.20``, ``$0.0083``."""
     sign, size = "\N{MINUS SIGN}" if amount < 0 else "", abs(amount)
     if size >= 1000 or size == round(size):
         return f"{sign}${size:,.0f}"
     if size >= 1:
         return f"{sign}${size:.2f}"
     decimals = 1 - math.floor(math.log10(size))
-    return f"{sign}${size:.{decimals}f}".rstrip("0")
+    shortest = max(len(f"{size:.{decimals}f}".rstrip("0")), len("0.00"))
+    return f"{sign}${f'{size:.{decimals}f}'[:shortest]}"
 
 
 def months(count: float) -> str:
