@@ -21,6 +21,8 @@ import pytest
 from fixtures_watching import drop, promoted, rows, spec_of
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event
 from prefect.events.filters import EventFilter, EventIDFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -54,8 +56,8 @@ def told(client: SyncPrefectClient, event: UUID, seconds: float = 30) -> list[Ev
 
 def newest_run(client: SyncPrefectClient, name: str) -> Any:
     """Return the newest flow run whose name begins so."""
-    runs = [run for run in client.read_flow_runs(limit=50) if run.name.startswith(name)]
-    return max(runs, key=lambda run: run.created)
+    ours = FlowRunFilter(name=FlowRunFilterName(like_=name))
+    return client.read_flow_runs(flow_run_filter=ours, sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
 
 
 def occurrence(task: str = "toy") -> Signal:
@@ -82,8 +84,8 @@ def test_new_data_are_told_until_their_retraining_has_ended(tmp_path: Path, clie
     run = newest_run(client, "toy: look for new data")
     assert [related.id for related in event.related] == [f"prefect.flow-run.{run.id}"]
     assert {"toy", "signal"} <= set(run.tags)
-    keys = {artifact.key for artifact in client.read_artifacts()}
-    assert "look-data" in keys
+    shown = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+    assert "look-data" in [artifact.key for artifact in shown]
 
     admitted = admit(store, spec, seen, "a-holder", datetime.now(UTC))
     assert "under way" in (watch_data(spec, return_state=True).message or "")
