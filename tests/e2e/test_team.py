@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -110,7 +111,8 @@ def team(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "prooftune-store", "tests", "docs"))
     (folder / "prefect.yaml").write_text(yaml.safe_dump(project(tiny_model), sort_keys=False))
     dropped = ("PREFECT_", "XDG_", "AWS_", "HF_", "MLFLOW_")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)} | {"HOME": str(home), "OMP_NUM_THREADS": "1"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    env = kept | {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     bare = TeamAtWork(folder, env, {})
     try:
         told = bare.up()
