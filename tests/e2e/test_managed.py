@@ -20,6 +20,7 @@ import yaml
 from fixtures_tickets import managed_fields
 from tests_support import prooftune
 
+from flows.sandbox import MODELS
 from prooftune.providers.deployment_leases import key_of, read_leases
 from prooftune.storage.leases import alive
 from prooftune.storage.local import LocalStore
@@ -28,14 +29,6 @@ from prooftune.storage.objects import ObjectStore
 
 pytestmark = pytest.mark.slow
 
-MODELS = {
-    "openai": "gpt-4.1-mini",
-    "azure": "gpt-4.1",
-    "bedrock": "amazon.nova-micro-v1:0:128k",
-    "vertex": "gemini-3.5-flash",
-    "together": "Qwen/Qwen3.5-9B",
-    "fireworks": "accounts/fireworks/models/llama-v3p1-8b-instruct",
-}
 PRICES = """
 [source.rehearsal]
 name = "made up for a rehearsal"
